@@ -1,0 +1,198 @@
+//! The only wiring: open the ledger, recover, bind, serve, drain.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::{Router, TcpIncoming};
+
+use crate::admin;
+use crate::config::Config;
+use crate::engine::{Engine, Project};
+use crate::grpc;
+use crate::health::Health;
+use crate::ledger::{Ledger, OpenError, Unavailable};
+
+/// How long sends may go on after the signal to stop.
+const DRAIN: Duration = Duration::from_secs(33);
+/// How long connections may then take to hear their last answers. Both together stay below 35 s.
+const GOODBYE: Duration = Duration::from_millis(1500);
+
+/// A service that is bound and ready to run.
+#[derive(Debug)]
+pub struct App {
+    engine: Arc<Engine>,
+    health: Health,
+    grpc: (TcpListener, Router),
+    admin: TcpListener,
+    addresses: Addresses,
+}
+
+/// Where the service listens; true even where the settings said port 0.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// For callers.
+    pub grpc: SocketAddr,
+    /// For the platform.
+    pub admin: SocketAddr,
+}
+
+/// Why the service cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The ledger cannot be opened.
+    #[error("cannot open the ledger {path}")]
+    Ledger {
+        /// Its file.
+        path: String,
+        /// Why.
+        #[source]
+        source: OpenError,
+    },
+    /// What a dead process left cannot be recovered.
+    #[error("cannot recover what an earlier process left")]
+    Recover(#[from] Unavailable),
+    /// A client for Cregis cannot be built.
+    #[error("cannot build the client for project {pid}")]
+    Client {
+        /// The project.
+        pid: i64,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A socket is not to be had.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The wanted address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The binary's own descriptors are broken.
+    #[error("cannot serve reflection")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// Something that must run until the stop has ended before it.
+    #[error("{0} ended unasked")]
+    Ended(&'static str),
+}
+
+// === impl App ===
+
+impl App {
+    /// Takes the lock, opens and recovers the ledger and binds the sockets. Fails loudly.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn bind(config: &Config) -> Result<Self, Error> {
+        let health = Health::starting().await;
+        let ledger = Ledger::open(&config.ledger).map_err(|source| Error::Ledger {
+            path: config.ledger.display().to_string(),
+            source,
+        })?;
+        let mut projects = HashMap::new();
+        for settings in &config.projects {
+            let pid = settings.pid;
+            let project = Project::new(settings, callback_url(config, pid))
+                .map_err(|source| Error::Client { pid, source })?;
+            projects.insert(pid, project);
+        }
+        if !config.callback.public_url.is_empty() {
+            tracing::warn!("callback.public_url is set, but this version does not listen there");
+        }
+        let engine = Engine::new(ledger, projects);
+        let router = grpc::server(&config.grpc, Arc::clone(&engine), &health)?;
+        let listener = listen(config.grpc.listen).await?;
+        let admin = listen(config.admin).await?;
+        let addresses = Addresses {
+            grpc: local(&listener, config.grpc.listen)?,
+            admin: local(&admin, config.admin)?,
+        };
+        engine.recover().await?;
+        Ok(Self { engine, health, grpc: (listener, router), admin, addresses })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Serves until `stop`, then drains: no new payouts, sends finish, 35 s at most.
+    ///
+    /// # Errors
+    /// Where a part of the service ends before it was asked to.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
+        let Self { engine, mut health, grpc: (listener, router), admin, addresses } = self;
+        let closing = CancellationToken::new();
+        let mut parts = JoinSet::new();
+
+        let closed = closing.clone().cancelled_owned();
+        let keepalive = Some(Duration::from_secs(60));
+        let incoming =
+            TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(keepalive);
+        parts.spawn(async move {
+            let served = router.serve_with_incoming_shutdown(incoming, closed).await;
+            ended("the gRPC server", served)
+        });
+        let pages = admin::router(health.ready());
+        let closed = closing.clone().cancelled_owned();
+        parts.spawn(async move {
+            let served = axum::serve(admin, pages).with_graceful_shutdown(closed).await;
+            ended("the admin server", served)
+        });
+        let (teller, told, closed) = (health.clone(), Arc::clone(&engine), closing.clone());
+        parts.spawn(async move {
+            closed.run_until_cancelled(teller.follow(&told)).await;
+            "health"
+        });
+        engine.start();
+        tracing::info!(grpc = %addresses.grpc, admin = %addresses.admin, "serving");
+
+        let unasked = tokio::select! {
+            () = stop => None,
+            Some(part) = parts.join_next() => Some(part.unwrap_or("a task that panicked")),
+        };
+        tracing::info!("draining");
+        health.drain().await;
+        let cut_off = engine.drain(DRAIN).await;
+        if cut_off > 0 {
+            tracing::error!(payouts = cut_off, "stopped with sends under way: IN_DOUBT SHUTDOWN");
+        }
+        health.end().await;
+        closing.cancel();
+        // A silent peer can hold a graceful stop for ever: it gets a moment, then it is dropped.
+        let _ = tokio::time::timeout(GOODBYE, async { while parts.join_next().await.is_some() {} })
+            .await;
+        tracing::info!("stopped");
+        unasked.map_or(Ok(()), |part| Err(Error::Ended(part)))
+    }
+}
+
+/// Names the part that ended; logs why, where it says.
+fn ended<E: std::error::Error + 'static>(part: &'static str, why: Result<(), E>) -> &'static str {
+    if let Err(error) = why {
+        tracing::error!(error = &error as &dyn std::error::Error, part, "failed");
+    }
+    part
+}
+
+fn callback_url(config: &Config, pid: i64) -> String {
+    match config.callback.public_url.as_str() {
+        "" => String::new(),
+        base => format!("{base}/callbacks/{pid}/payout"),
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
+}
+
+fn local(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, Error> {
+    listener.local_addr().map_err(|source| Error::Listen { address, source })
+}

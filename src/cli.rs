@@ -1,0 +1,233 @@
+//! The command line: one function per command, and what each ending means.
+//!
+//! Exit codes: 0 fine, 64 bad settings or usage, 1 anything else.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use secrecy::SecretString;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+use crate::config::{Config, Log, Mistakes};
+use crate::sandbox::{self, Sandbox};
+use crate::{dev, doctor, probe, telemetry};
+
+/// A gRPC gateway for Cregis payouts that pays each id at most once.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service.
+    Serve(Settings),
+    /// Run the service against its own sandbox, with one example payout.
+    Dev(DevArgs),
+    /// Run the fake Cregis alone.
+    Sandbox(SandboxArgs),
+    /// Check settings, ledger, clock and the standing at Cregis.
+    Check(Settings),
+    /// Ask a running service whether it is SERVING.
+    Health(HealthArgs),
+}
+
+#[derive(Debug, Args)]
+struct Settings {
+    /// TOML file; without it, the environment alone.
+    #[arg(long)]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct DevArgs {
+    /// End after the example payout.
+    #[arg(long)]
+    once: bool,
+    /// Where to listen [default: 127.0.0.1:50051; with --once any free port].
+    #[arg(long)]
+    listen: Option<SocketAddr>,
+    /// Where the sandbox takes orders about itself.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    control: SocketAddr,
+    /// Let the sandbox misbehave a little.
+    #[arg(long)]
+    chaos: bool,
+}
+
+#[derive(Debug, Args)]
+struct SandboxArgs {
+    /// Where to stand in for Cregis.
+    #[arg(long, default_value = "127.0.0.1:8090")]
+    listen: SocketAddr,
+    /// Where to take orders about the sandbox itself.
+    #[arg(long, default_value = "127.0.0.1:8091")]
+    control: SocketAddr,
+    /// The project it knows.
+    #[arg(long, default_value_t = sandbox::PID)]
+    pid: i64,
+    /// The project's key, a made-up one.
+    #[arg(long, default_value = sandbox::API_KEY)]
+    api_key: SecretString,
+    /// Misbehave a little all the time.
+    #[arg(long)]
+    chaos: bool,
+}
+
+#[derive(Debug, Args)]
+struct HealthArgs {
+    /// The service.
+    #[arg(long, default_value = "http://127.0.0.1:50051")]
+    addr: String,
+    /// "" for the whole service, payout.v1.PayoutService, or cregis.
+    #[arg(long, default_value = "")]
+    service: String,
+}
+
+/// How a command can fail.
+enum Failure {
+    Settings(Mistakes),
+    Other(Box<dyn std::error::Error>),
+    /// Already told.
+    Silent,
+}
+
+impl<E: std::error::Error + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+/// Runs the command that the process was started with.
+pub async fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(usage) => {
+            // Help and version come this way, too, and are fine.
+            let _ = usage.print();
+            return if usage.use_stderr() { ExitCode::from(64) } else { ExitCode::SUCCESS };
+        }
+    };
+    let ran = match cli.command {
+        Command::Serve(settings) => serve(settings).await,
+        Command::Dev(args) => run_dev(args).await,
+        Command::Sandbox(args) => run_sandbox(args).await,
+        Command::Check(settings) => check(settings).await,
+        Command::Health(args) => health(args).await,
+    };
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Settings(mistakes)) => {
+            for mistake in mistakes.0 {
+                eprintln!("payoutd: {mistake}");
+            }
+            ExitCode::from(64)
+        }
+        Err(Failure::Other(error)) => {
+            eprintln!("payoutd: {}", doctor::chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+        Err(Failure::Silent) => ExitCode::FAILURE,
+    }
+}
+
+async fn serve(settings: Settings) -> Result<(), Failure> {
+    let config = load(settings)?;
+    telemetry::init(config.log);
+    let mut signals = Signals::new()?;
+    let app = App::bind(&config).await?;
+    let stop = CancellationToken::new();
+    signals.guard(&stop, app.run(stop.cancelled())).await.map_err(Into::into)
+}
+
+async fn run_dev(args: DevArgs) -> Result<(), Failure> {
+    let log = Log { level: tracing::Level::WARN, json: None };
+    telemetry::init(log);
+    let port = if args.once { 0 } else { 50051 };
+    let listen = args.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], port)));
+    let settings =
+        dev::Settings { listen, control: args.control, chaos: args.chaos, once: args.once, log };
+    let stop = CancellationToken::new();
+    let run = dev::run(settings, stop.cancelled());
+    Signals::new()?.guard(&stop, run).await.map_err(Failure::Other)
+}
+
+async fn run_sandbox(args: SandboxArgs) -> Result<(), Failure> {
+    let log = Log { level: tracing::Level::INFO, json: None };
+    telemetry::init(log);
+    let (pid, api_key) = (args.pid, args.api_key);
+    let (listen, control, chaos) = (args.listen, args.control, args.chaos);
+    let settings = sandbox::Settings { listen, control, pid, api_key, chaos };
+    let sandbox = Sandbox::bind(settings).await?;
+    println!(
+        "sandbox for pid {pid} on http://{}; control on http://{} (docs/sandbox.md)",
+        sandbox.address()?,
+        sandbox.control_address()?
+    );
+    let stop = CancellationToken::new();
+    Signals::new()?.guard(&stop, sandbox.run(stop.clone())).await;
+    Ok(())
+}
+
+async fn check(settings: Settings) -> Result<(), Failure> {
+    let config = load(settings)?;
+    let findings = doctor::examine(&config).await;
+    println!("ok    settings");
+    for finding in &findings {
+        println!("{finding}");
+    }
+    if findings.iter().all(|finding| finding.good) { Ok(()) } else { Err(Failure::Silent) }
+}
+
+async fn health(args: HealthArgs) -> Result<(), Failure> {
+    probe::check(args.addr, args.service).await?;
+    println!("SERVING");
+    Ok(())
+}
+
+fn load(settings: Settings) -> Result<Config, Failure> {
+    // The one look at the environment. A variable that is not Unicode cannot be one of ours.
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    Config::load(settings.config.as_deref(), environment).map_err(Failure::Settings)
+}
+
+/// SIGINT and SIGTERM, which mean the same: the first stops in good order, the second at once.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+
+    /// Runs `work`; tells it to stop at the first signal, and does not wait for it at the second.
+    async fn guard<T>(&mut self, stop: &CancellationToken, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        tokio::select! {
+            done = &mut work => return done,
+            () = self.next() => stop.cancel(),
+        }
+        tokio::select! {
+            done = &mut work => done,
+            () = self.next() => std::process::exit(1),
+        }
+    }
+}

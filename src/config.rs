@@ -1,0 +1,488 @@
+//! Settings: defaults, then a TOML file, then the environment. The only reader of either.
+//!
+//! `PAYOUTD_` and the path with `__` between its levels names a setting in the environment:
+//! `PAYOUTD_GRPC__LISTEN`. Every mistake is found before any is reported, and no report shows a
+//! value: what stands in the wrong place may be a secret.
+
+mod reader;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use secrecy::SecretString;
+use toml::{Table, Value};
+use url::Url;
+
+pub use reader::Mistakes;
+use reader::{Section, boolean, integer, text};
+
+/// All settings, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The listener for callers.
+    pub grpc: Grpc,
+    /// The listener for Cregis.
+    pub callback: Callback,
+    /// The listener for the platform.
+    pub admin: SocketAddr,
+    /// The embedded ledger's file.
+    pub ledger: PathBuf,
+    /// The Cregis projects, at least one.
+    pub projects: Vec<Project>,
+    /// Log level and format.
+    pub log: Log,
+}
+
+/// `[grpc]`
+#[derive(Clone, Debug)]
+pub struct Grpc {
+    /// `listen`, default 127.0.0.1:50051.
+    pub listen: SocketAddr,
+    /// `reflection`, default true.
+    pub reflection: bool,
+    /// `max_calls`, default 10000: `CreatePayout` calls waiting at once, repeats included.
+    pub max_calls: usize,
+}
+
+/// `[callback]`
+#[derive(Clone, Debug)]
+pub struct Callback {
+    /// `public_url`: where Cregis reaches us. Empty: payouts carry no callback URL of ours.
+    pub public_url: String,
+}
+
+/// `[log]`
+#[derive(Clone, Copy, Debug)]
+pub struct Log {
+    /// `level`, default info. Concerns payoutd's own lines; libraries speak from warn up.
+    pub level: tracing::Level,
+    /// `format`, default auto: text on a terminal, JSON elsewhere.
+    pub json: Option<bool>,
+}
+
+/// One `[[project]]`.
+#[derive(Clone, Debug)]
+pub struct Project {
+    /// Cregis's project number.
+    pub pid: i64,
+    /// Cregis's gateway for the project; plain http only to loopback.
+    pub base_url: Url,
+    /// The project's key.
+    pub api_key: SecretString,
+    /// One total deadline per request, default 30 s.
+    pub timeout: Duration,
+    /// Default 3 s, or half of a shorter `timeout`; always below it, since running out of the total
+    /// while connecting would look like a lost answer.
+    pub connect_timeout: Duration,
+    /// Sends under way at once, default 256.
+    pub max_in_flight: usize,
+    /// Allows a caller's repeat to send a doubt again, default false.
+    pub resend_in_doubt: bool,
+    /// Refuses text that contains a signed parameter's name, default false.
+    pub strict_text: bool,
+}
+
+const PREFIX: &str = "PAYOUTD_";
+
+impl Config {
+    /// Reads the settings from `file` and from the variables of `environment`.
+    ///
+    /// # Errors
+    /// Every mistake at once.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, Mistakes> {
+        let mut mistakes = Mistakes::default();
+        let mut root = file.map_or_else(Table::new, |file| read_file(file, &mut mistakes));
+        for (name, value) in environment {
+            if let Some(path) = name.strip_prefix(PREFIX) {
+                overlay(&mut root, path, value, &mut mistakes);
+            }
+        }
+
+        let mut section = |name: &str, mistakes: &mut Mistakes| match root.remove(name) {
+            None => Table::new(),
+            Some(Value::Table(table)) => table,
+            Some(_) => {
+                mistakes.add(name, "must be a table");
+                Table::new()
+            }
+        };
+        let grpc = Grpc::read(section("grpc", &mut mistakes), &mut mistakes);
+        let callback = Callback::read(section("callback", &mut mistakes), &mut mistakes);
+        let admin = read_admin(section("admin", &mut mistakes), &mut mistakes);
+        let ledger = read_ledger(section("ledger", &mut mistakes), &mut mistakes);
+        let log = Log::read(section("log", &mut mistakes), &mut mistakes);
+        read_operator(section("operator", &mut mistakes), &mut mistakes);
+        let projects = Project::read_all(root.remove("project"), &mut mistakes);
+        for name in root.keys() {
+            mistakes.add(name, "unknown setting");
+        }
+
+        if !mistakes.0.is_empty() {
+            return Err(mistakes);
+        }
+        Ok(Self { grpc, callback, admin, ledger, projects, log })
+    }
+}
+
+fn read_file(file: &Path, mistakes: &mut Mistakes) -> Table {
+    let text = match std::fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) => {
+            mistakes.add(file.display(), format_args!("cannot be read: {}", error.kind()));
+            return Table::new();
+        }
+    };
+    text.parse().unwrap_or_else(|error: toml::de::Error| {
+        // The error's own Display quotes the line, which may hold a secret.
+        let before = error.span().map_or(0, |span| span.start);
+        let line = text.get(..before).unwrap_or_default().lines().count().max(1);
+        mistakes.add(file.display(), format_args!("line {line}: not TOML"));
+        Table::new()
+    })
+}
+
+/// Puts the variable `PAYOUTD_<path>` over what the file said.
+fn overlay(root: &mut Table, path: &str, value: String, mistakes: &mut Mistakes) {
+    let variable = format!("{PREFIX}{path}");
+    let path = path.to_ascii_lowercase();
+    let Some((section, name)) = path.split_once("__") else {
+        return mistakes.add(variable, "unknown setting");
+    };
+    let table = if section == "project" {
+        let projects = root.entry(section).or_insert_with(|| Value::Array(vec![]));
+        let Value::Array(projects) = projects else {
+            return mistakes.add(variable, "needs [[project]] in the file, or none");
+        };
+        if projects.is_empty() {
+            projects.push(Value::Table(Table::new()));
+        }
+        match projects.as_mut_slice() {
+            [one] => one.as_table_mut(),
+            _ => return mistakes.add(variable, "is ambiguous: the file has several projects"),
+        }
+    } else {
+        root.entry(section).or_insert_with(|| Value::Table(Table::new())).as_table_mut()
+    };
+    if let Some(table) = table {
+        table.insert(name.to_owned(), Value::String(value));
+    }
+}
+
+// === sections ===
+
+impl Grpc {
+    fn read(table: Table, mistakes: &mut Mistakes) -> Self {
+        let mut section = Section::new(table, "grpc", mistakes);
+        let read = Self {
+            listen: section.get("listen", SocketAddr::from(([127, 0, 0, 1], 50051)), address),
+            reflection: section.get("reflection", true, boolean),
+            max_calls: section.get("max_calls", 10_000, count),
+        };
+        section.end();
+        read
+    }
+}
+
+impl Callback {
+    fn read(table: Table, mistakes: &mut Mistakes) -> Self {
+        let mut section = Section::new(table, "callback", mistakes);
+        // The listener has no code yet; the setting is checked so that a file stays good.
+        section.optional("listen", address);
+        let public_url = section.get("public_url", String::new(), |value| {
+            let must = "empty, or an absolute http or https URL without query";
+            let text = text(value)?;
+            if text.is_empty() {
+                return Ok(text);
+            }
+            let url = web_url(&text).filter(|url| url.query().is_none()).ok_or(must)?;
+            Ok(url.as_str().trim_end_matches('/').to_owned())
+        });
+        section.end();
+        Self { public_url }
+    }
+}
+
+fn read_admin(table: Table, mistakes: &mut Mistakes) -> SocketAddr {
+    let mut section = Section::new(table, "admin", mistakes);
+    let listen = section.get("listen", SocketAddr::from(([127, 0, 0, 1], 9090)), address);
+    section.end();
+    listen
+}
+
+fn read_ledger(table: Table, mistakes: &mut Mistakes) -> PathBuf {
+    let mut section = Section::new(table, "ledger", mistakes);
+    let path = section.get("url", PathBuf::from("payoutd.db"), |value| {
+        let must = "sqlite:FILE (PostgreSQL is not supported by this version)";
+        match text(value)?.strip_prefix("sqlite:") {
+            Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
+            Some(_) | None => Err(must),
+        }
+    });
+    section.end();
+    path
+}
+
+fn read_operator(table: Table, mistakes: &mut Mistakes) {
+    let mut section = Section::new(table, "operator", mistakes);
+    section.optional("void_min_age", duration);
+    section.end();
+}
+
+impl Log {
+    fn read(table: Table, mistakes: &mut Mistakes) -> Self {
+        let mut section = Section::new(table, "log", mistakes);
+        let level = section.get("level", tracing::Level::INFO, |value| {
+            let must = "error, warn, info, debug or trace";
+            text(value)?.parse().map_err(|_| must)
+        });
+        let json = section.get("format", None, |value| match text(value)?.as_str() {
+            "auto" => Ok(None),
+            "json" => Ok(Some(true)),
+            "text" => Ok(Some(false)),
+            _ => Err("auto, json or text"),
+        });
+        section.end();
+        Self { level, json }
+    }
+}
+
+impl Project {
+    fn read_all(value: Option<Value>, mistakes: &mut Mistakes) -> Vec<Self> {
+        let list = match value {
+            Some(Value::Array(list)) if !list.is_empty() => list,
+            None | Some(Value::Array(_)) => {
+                mistakes.add("project", "at least one [[project]] is required");
+                return vec![];
+            }
+            Some(_) => {
+                mistakes.add("project", "must be written [[project]]");
+                return vec![];
+            }
+        };
+        let one = list.len() == 1;
+        let mut projects: Vec<Self> = Vec::new();
+        for (number, value) in list.into_iter().enumerate() {
+            let path = if one { "project".to_owned() } else { format!("project[{number}]") };
+            let Value::Table(table) = value else {
+                mistakes.add(path, "must be a table");
+                continue;
+            };
+            let Some(project) = Self::read(table, &path, mistakes) else { continue };
+            if projects.iter().any(|known| known.pid == project.pid) {
+                mistakes.add(format_args!("{path}.pid"), "stands twice");
+            }
+            projects.push(project);
+        }
+        projects
+    }
+
+    fn read(table: Table, path: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        let mut section = Section::new(table, path, mistakes);
+        let pid = section.require("pid", |value| {
+            integer(value).filter(|pid| *pid > 0).ok_or("an integer above 0")
+        });
+        let base_url = section.require("base_url", base_url);
+        let api_key = section.secret("api_key");
+        let timeout = section.get("timeout", Duration::from_secs(30), duration);
+        let connect_default = Duration::from_secs(3).min(timeout / 2);
+        let connect_timeout = section.get("connect_timeout", connect_default, duration);
+        if connect_timeout >= timeout {
+            section.mistake("connect_timeout", "must be below timeout");
+        }
+        let max_in_flight = section.get("max_in_flight", 256, count);
+        let resend_in_doubt = section.get("resend_in_doubt", false, boolean);
+        let strict_text = section.get("strict_text", false, boolean);
+        // What follows payouts after their acceptance has no code yet; checked all the same.
+        section.optional("poll_first", duration);
+        section.optional("verification", boolean);
+        section.end();
+        Some(Self {
+            pid: pid?,
+            base_url: base_url?,
+            api_key: api_key?.into(),
+            timeout,
+            connect_timeout,
+            max_in_flight,
+            resend_in_doubt,
+            strict_text,
+        })
+    }
+}
+
+// === kinds of values ===
+
+fn address(value: &Value) -> Result<SocketAddr, &'static str> {
+    let read = value.as_str().and_then(|text| text.parse().ok());
+    read.ok_or("an address and a port, such as 127.0.0.1:50051")
+}
+
+fn count(value: &Value) -> Result<usize, &'static str> {
+    let must = "an integer from 1 to 1000000";
+    integer(value)
+        .filter(|count| (1..=1_000_000).contains(count))
+        .and_then(|count| usize::try_from(count).ok())
+        .ok_or(must)
+}
+
+fn duration(value: &Value) -> Result<Duration, &'static str> {
+    let must = "a duration above 0 and up to 366 days, such as \"30s\", \"1500ms\" or \"1h 30m\"";
+    let read = value.as_str().and_then(|text| humantime::parse_duration(text).ok());
+    let most = Duration::from_secs(366 * 24 * 60 * 60);
+    read.filter(|duration| !duration.is_zero() && *duration <= most).ok_or(must)
+}
+
+fn web_url(text: &str) -> Option<Url> {
+    let url = Url::parse(text).ok()?;
+    let plain = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
+    (matches!(url.scheme(), "http" | "https") && url.has_host() && plain).then_some(url)
+}
+
+fn base_url(value: &Value) -> Result<Url, &'static str> {
+    let must = "an https URL without path, user or query; plain http only to loopback";
+    let url = web_url(&text(value)?).ok_or(must)?;
+    let loopback = match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    let bare = url.path() == "/" && url.query().is_none();
+    if bare && (url.scheme() == "https" || loopback) { Ok(url) } else { Err(must) }
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    const GOOD: [(&str, &str); 3] = [
+        ("PAYOUTD_PROJECT__PID", "1382528827416576"),
+        ("PAYOUTD_PROJECT__BASE_URL", "https://t-00000000.cregis.io"),
+        ("PAYOUTD_PROJECT__API_KEY", "canary"),
+    ];
+
+    fn load(file: &str, variables: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("payoutd.toml");
+        std::fs::write(&path, file).expect("written");
+        let variables = variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
+        Config::load(Some(&path), variables).map_err(|mistakes| mistakes.0)
+    }
+
+    #[test]
+    fn three_variables_are_enough_and_the_rest_has_defaults() {
+        let config = load("", &GOOD).expect("good");
+        let project = &config.projects[0];
+        assert_eq!(config.grpc.listen.to_string(), "127.0.0.1:50051");
+        assert_eq!(config.admin.to_string(), "127.0.0.1:9090");
+        assert_eq!(config.ledger, Path::new("payoutd.db"));
+        assert_eq!((project.pid, project.max_in_flight), (1_382_528_827_416_576, 256));
+        assert_eq!(project.timeout, Duration::from_secs(30));
+        assert_eq!(project.api_key.expose_secret(), "canary");
+        assert!(!format!("{config:?}").contains("canary"), "redacted by its type");
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file() {
+        let file = r#"
+            [grpc]
+            listen = "127.0.0.1:1"
+            reflection = false
+            [[project]]
+            pid = 1
+            base_url = "http://127.0.0.1:9"
+            api_key = "k"
+            timeout = "1m 30s"
+        "#;
+        let config = load(file, &[("PAYOUTD_GRPC__LISTEN", "127.0.0.1:2")]).expect("good");
+        assert_eq!(config.grpc.listen.port(), 2);
+        assert!(!config.grpc.reflection);
+        assert_eq!(config.projects[0].timeout, Duration::from_secs(90));
+        let config = load(file, &[("PAYOUTD_PROJECT__PID", "7")]).expect("good");
+        assert_eq!(config.projects[0].pid, 7);
+    }
+
+    #[test]
+    fn a_key_file_gives_its_first_line() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let key = folder.path().join("key");
+        std::fs::write(&key, "canary\n").expect("written");
+        let key = ("PAYOUTD_PROJECT__API_KEY_FILE", key.to_str().expect("utf-8"));
+        let config = load("", &[GOOD[0], GOOD[1], key]).expect("good");
+        assert_eq!(config.projects[0].api_key.expose_secret(), "canary");
+    }
+
+    /// Settings that are wrong one by one, and how each is reported.
+    const BAD: &[(&str, &str, &str)] = &[
+        ("PAYOUTD_GRPC__LISTEN", "localhost", "grpc.listen: must be an address"),
+        ("PAYOUTD_GRPC__REFLECTION", "yes", "grpc.reflection: must be true or false"),
+        ("PAYOUTD_GRPC__MAX_CALLS", "0", "grpc.max_calls: must be an integer"),
+        ("PAYOUTD_GRPC__LISTNE", "x", "grpc.listne: unknown setting"),
+        ("PAYOUTD_CALLBACK__LISTEN", "8080", "callback.listen: must be an address"),
+        ("PAYOUTD_CALLBACK__PUBLIC_URL", "ftp://x", "callback.public_url: must be empty, or"),
+        ("PAYOUTD_ADMIN__LISTEN", "", "admin.listen: must be an address"),
+        ("PAYOUTD_LEDGER__URL", "payoutd.db", "ledger.url: must be sqlite:FILE"),
+        ("PAYOUTD_LOG__LEVEL", "loud", "log.level: must be error, warn"),
+        ("PAYOUTD_LOG__FORMAT", "xml", "log.format: must be auto, json"),
+        ("PAYOUTD_OPERATOR__VOID_MIN_AGE", "1 fortnight", "operator.void_min_age: must be a dur"),
+        ("PAYOUTD_PROJECT__PID", "canary", "project.pid: must be an integer above 0"),
+        ("PAYOUTD_PROJECT__BASE_URL", "http://pay.example", "project.base_url: must be an https"),
+        ("PAYOUTD_PROJECT__API_KEY_FILE", "/no/such", "project.api_key: must not be given beside"),
+        ("PAYOUTD_PROJECT__TIMEOUT", "30", "project.timeout: must be a duration"),
+        ("PAYOUTD_PROJECT__CONNECT_TIMEOUT", "31s", "project.connect_timeout: must be below"),
+        ("PAYOUTD_PROJECT__MAX_IN_FLIGHT", "-1", "project.max_in_flight: must be an integer"),
+        ("PAYOUTD_PROJECT__POLL_FIRST", "0s", "project.poll_first: must be a duration"),
+        ("PAYOUTD_PROJECT__RESEND_IN_DOUBT", "1", "project.resend_in_doubt: must be true"),
+        ("PAYOUTD_PROJECT__VERIFICATION", "on", "project.verification: must be true"),
+        ("PAYOUTD_PROJECT__STRICT_TEXT", "", "project.strict_text: must be true"),
+        ("PAYOUTD_NONSENSE", "canary", "PAYOUTD_NONSENSE: unknown setting"),
+        ("PAYOUTD_OTHER__THING", "canary", "other: unknown setting"),
+    ];
+
+    #[test]
+    fn every_mistake_is_reported_and_all_of_them_together() {
+        let mut all = GOOD.to_vec();
+        for (name, value, expected) in BAD {
+            let alone = load("", &[&GOOD[..], &[(*name, *value)]].concat()).expect_err(name);
+            assert_eq!(alone.len(), 1, "{name}: {alone:?}");
+            assert!(alone[0].starts_with(expected), "{name}: {alone:?}");
+            all.push((name, value));
+        }
+        let together = load("", &all).expect_err("all wrong");
+        for (name, _, expected) in BAD {
+            assert!(together.iter().any(|found| found.starts_with(expected)), "{name} is missing");
+        }
+        assert_eq!(together.len(), BAD.len());
+        assert!(!together.concat().contains("canary"), "a value is shown");
+    }
+
+    #[test]
+    fn what_is_missing_is_reported_together_too() {
+        let mistakes = load("", &[("PAYOUTD_PROJECT__TIMEOUT", "1s")]).expect_err("missing");
+        for expected in ["project.pid: is req", "project.base_url: is req", "project.api_key_file"]
+        {
+            assert!(mistakes.iter().any(|m| m.starts_with(expected)), "{expected}: {mistakes:?}");
+        }
+        let nothing = load("", &[]).expect_err("nothing");
+        assert_eq!(nothing, ["project: at least one [[project]] is required"]);
+        let missing = Config::load(Some(Path::new("/no/such")), []).expect_err("no file");
+        assert!(missing.0[0].contains("cannot be read"), "{missing:?}");
+    }
+
+    #[test]
+    fn broken_toml_names_its_line_and_hides_its_text() {
+        let mistakes = load("\n[[project]]\napi_key = \"canary\n", &GOOD).expect_err("broken");
+        assert!(mistakes[0].ends_with("line 3: not TOML"), "{mistakes:?}");
+        assert!(!mistakes.concat().contains("canary"));
+        let single = load("[project]\npid = 1", &[]).expect_err("not a list");
+        assert_eq!(single, ["project: must be written [[project]]"]);
+        let twice = "[[project]]\npid = 1\nbase_url = \"http://[::1]:1\"\napi_key = \"k\"\n";
+        let twice = load(&twice.repeat(2), &[]).expect_err("twice");
+        assert_eq!(twice, ["project[1].pid: stands twice"]);
+    }
+}

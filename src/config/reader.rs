@@ -1,0 +1,117 @@
+//! Reads typed settings out of a TOML table and keeps every mistake instead of stopping at the first.
+
+use std::fmt::Display;
+use std::path::Path;
+
+use toml::{Table, Value};
+
+/// Everything that is wrong with the settings. No entry ever holds a value, since a value in the
+/// wrong place may be a secret.
+#[derive(Debug, Default, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct Mistakes(pub Vec<String>);
+
+impl Mistakes {
+    /// Notes what is wrong at `place`.
+    pub fn add(&mut self, place: impl Display, what: impl Display) {
+        self.0.push(format!("{place}: {what}"));
+    }
+}
+
+/// The settings of one table. What nobody has taken by the end is an unknown setting.
+pub(super) struct Section<'a> {
+    table: Table,
+    path: String,
+    mistakes: &'a mut Mistakes,
+}
+
+/// How a value of a kind is read, and what a person is told that it must be.
+pub(super) type Parse<T> = fn(&Value) -> Result<T, &'static str>;
+
+impl<'a> Section<'a> {
+    pub(super) fn new(table: Table, path: impl Into<String>, mistakes: &'a mut Mistakes) -> Self {
+        Self { table, path: path.into(), mistakes }
+    }
+
+    /// The setting `name`, or `default` where it is not given or wrong.
+    pub(super) fn get<T>(&mut self, name: &str, default: T, parse: Parse<T>) -> T {
+        self.optional(name, parse).unwrap_or(default)
+    }
+
+    /// The setting `name`; a mistake where it is not given.
+    pub(super) fn require<T>(&mut self, name: &str, parse: Parse<T>) -> Option<T> {
+        if !self.table.contains_key(name) {
+            self.mistake(name, "is required");
+        }
+        self.optional(name, parse)
+    }
+
+    pub(super) fn optional<T>(&mut self, name: &str, parse: Parse<T>) -> Option<T> {
+        match parse(&self.table.remove(name)?) {
+            Ok(value) => Some(value),
+            Err(must) => {
+                self.mistake(name, format_args!("must be {must}"));
+                None
+            }
+        }
+    }
+
+    /// The secret `name`, or the first line of the file that `name_file` names.
+    pub(super) fn secret(&mut self, name: &str) -> Option<String> {
+        let file = format!("{name}_file");
+        match (self.optional(name, text), self.optional(&file, text)) {
+            (Some(secret), None) if !secret.is_empty() => Some(secret),
+            (None, Some(path)) => self.secret_file(&file, &path),
+            (Some(_), Some(_)) => {
+                self.mistake(name, format_args!("must not be given beside {file}"));
+                None
+            }
+            (Some(_), None) => {
+                self.mistake(name, "must not be empty");
+                None
+            }
+            (None, None) => {
+                self.mistake(&file, format_args!("is required (or {name})"));
+                None
+            }
+        }
+    }
+
+    fn secret_file(&mut self, name: &str, path: &str) -> Option<String> {
+        let read = std::fs::read_to_string(Path::new(path));
+        let mistake = match read {
+            Ok(text) => match text.lines().next().map(str::trim) {
+                Some(secret) if !secret.is_empty() => return Some(secret.to_owned()),
+                Some(_) | None => "the file is empty".to_owned(),
+            },
+            Err(error) => format!("the file cannot be read: {}", error.kind()),
+        };
+        self.mistake(name, mistake);
+        None
+    }
+
+    pub(super) fn mistake(&mut self, name: &str, what: impl Display) {
+        self.mistakes.add(format_args!("{}.{name}", self.path), what);
+    }
+
+    /// Reports what is left as unknown.
+    pub(super) fn end(self) {
+        for name in self.table.keys() {
+            self.mistakes.add(format_args!("{}.{name}", self.path), "unknown setting");
+        }
+    }
+}
+
+pub(super) fn text(value: &Value) -> Result<String, &'static str> {
+    value.as_str().map(str::to_owned).ok_or("a text")
+}
+
+/// The environment has only texts, so a text that reads as the kind is taken, too.
+pub(super) fn boolean(value: &Value) -> Result<bool, &'static str> {
+    let read = value.as_bool().or_else(|| value.as_str()?.parse().ok());
+    read.ok_or("true or false")
+}
+
+pub(super) fn integer(value: &Value) -> Option<i64> {
+    value.as_integer().or_else(|| value.as_str()?.parse().ok())
+}

@@ -1,0 +1,339 @@
+//! The client to Cregis: one call is one POST, and every way it can end has a name.
+//!
+//! No redirects, no retries of a library's own, no proxy from the environment, HTTP/1.1, one total
+//! deadline, answers capped. Only a failure before the connection stood proves that nothing was
+//! sent; with redirects and retries off, that is exactly what `reqwest` calls a connect error.
+
+pub mod reply;
+
+use std::error::Error;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use reqwest::{Client, Method, Request, Response, header};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use url::Url;
+
+use crate::config::Project;
+use crate::order::Order;
+use crate::payout::{Doubt, Outcome, Unsent};
+use crate::sign;
+use reply::{Envelope, Meaning};
+
+/// The most that an answer may hold.
+const BODY_MAX: usize = 64 * 1024;
+/// An idle connection is closed before Cregis might, so that a send seldom meets a closing one.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// A client for one Cregis project.
+pub struct Cregis {
+    http: Client,
+    pid: i64,
+    key: SecretString,
+    payout: Url,
+    query: Url,
+    /// Where notices come to us, if anywhere.
+    callback_url: String,
+    nonces: Nonces,
+}
+
+/// Why a signed read brought no envelope.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// No connection, or none that lasted.
+    #[error("no answer from Cregis")]
+    Transport(#[source] reqwest::Error),
+    /// An answer that is not the documented envelope.
+    #[error("answer with HTTP status {0} is not Cregis's envelope")]
+    NotCregis(u16),
+}
+
+/// What a signed read found out about our standing at Cregis.
+#[derive(Debug)]
+pub struct Standing {
+    /// The answer.
+    pub envelope: Envelope,
+    /// How far our clock is from the answer's `Date`, where it had one.
+    pub skew: Option<Duration>,
+}
+
+impl Standing {
+    /// Tells whether Cregis would work for us.
+    pub fn is_good(&self) -> bool {
+        self.envelope.meaning() != Meaning::RefusesGateway
+    }
+}
+
+#[derive(Serialize)]
+struct PayoutBody<'a> {
+    pid: i64,
+    currency: &'a str,
+    address: &'a str,
+    amount: &'a str,
+    third_party_id: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    callback_url: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    remark: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    memo: &'a str,
+    nonce: &'a str,
+    timestamp: i64,
+    sign: &'a str,
+}
+
+#[derive(Serialize)]
+struct QueryBody<'a> {
+    pid: i64,
+    cid: i64,
+    nonce: &'a str,
+    timestamp: i64,
+    sign: &'a str,
+}
+
+// === impl Cregis ===
+
+impl Cregis {
+    /// A client for `project`; `callback_url` goes with orders that name none of their own.
+    ///
+    /// # Errors
+    /// Where the HTTP client cannot be built, as without any root certificates.
+    pub fn new(project: &Project, callback_url: String) -> Result<Self, reqwest::Error> {
+        let http = Client::builder()
+            .http1_only()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .connect_timeout(project.connect_timeout)
+            .timeout(project.timeout)
+            .pool_idle_timeout(IDLE)
+            .user_agent(concat!("payoutd/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        let at = |path: &str| {
+            let mut url = project.base_url.clone();
+            url.set_path(path);
+            url
+        };
+        Ok(Self {
+            http,
+            pid: project.pid,
+            key: project.api_key.clone(),
+            payout: at("/api/v1/payout"),
+            query: at("/api/v1/payout/query"),
+            callback_url,
+            nonces: Nonces::new(),
+        })
+    }
+
+    /// Sends `order`: exactly one POST, whatever happens.
+    pub async fn create_payout(&self, order: &Order) -> Outcome {
+        let Ok(body) = self.payout_body(order) else {
+            // A map of texts and integers always serialises; if not, nothing has left.
+            return Outcome::NotSent(Unsent::ConnectFailed);
+        };
+        let response = match self.post(&self.payout, body).await {
+            Ok(response) => response,
+            Err(error) => return failed(&error),
+        };
+        let status = response.status().as_u16();
+        if let Some(outcome) = reply::outcome_of_status(status) {
+            return outcome;
+        }
+        let skew = skew(&response);
+        match read(response).await {
+            Ok(Some(body)) => reply::outcome(status, &body, skew),
+            Ok(None) if status == 200 => Outcome::InDoubt(Doubt::BadBody),
+            Ok(None) => Outcome::InDoubt(Doubt::HttpOther),
+            Err(error) if status == 200 => failed(&error),
+            Err(_) => Outcome::InDoubt(Doubt::HttpOther),
+        }
+    }
+
+    /// Asks for a payout that cannot exist: moves nothing, and shows how we stand with Cregis.
+    ///
+    /// # Errors
+    /// Where there was no answer, or none of Cregis's.
+    pub async fn probe(&self) -> Result<Standing, ReadError> {
+        let cid = 1;
+        let (nonce, time) = (self.nonces.next(), now_ms());
+        let parameters = [
+            ("pid", self.pid.to_string()),
+            ("cid", cid.to_string()),
+            ("nonce", nonce.clone()),
+            ("timestamp", time.to_string()),
+        ];
+        let sign = self.sign(&parameters);
+        let body = QueryBody { pid: self.pid, cid, nonce: &nonce, timestamp: time, sign: &sign };
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+
+        let transport = |error: reqwest::Error| ReadError::Transport(error.without_url());
+        let response = self.post(&self.query, body).await.map_err(transport)?;
+        let (status, skew) = (response.status().as_u16(), skew(&response));
+        let body = read(response).await.map_err(transport)?;
+        match body.as_deref().and_then(Envelope::parse) {
+            Some(envelope) if status == 200 || (400..500).contains(&status) => {
+                Ok(Standing { envelope, skew })
+            }
+            Some(_) | None => Err(ReadError::NotCregis(status)),
+        }
+    }
+
+    fn payout_body(&self, order: &Order) -> serde_json::Result<Vec<u8>> {
+        let (nonce, timestamp) = (self.nonces.next(), now_ms());
+        let own = order.callback_url.as_str();
+        let callback_url = if own.is_empty() { &self.callback_url } else { own };
+        let (pid, time) = (self.pid.to_string(), timestamp.to_string());
+        let sign = self.sign(&[
+            ("pid", pid.as_str()),
+            ("currency", order.currency.as_str()),
+            ("address", &order.address),
+            ("amount", order.amount.as_str()),
+            ("third_party_id", &order.key.third_party_id),
+            ("callback_url", callback_url),
+            ("remark", &order.remark),
+            ("memo", &order.memo),
+            ("nonce", &nonce),
+            ("timestamp", &time),
+        ]);
+        serde_json::to_vec(&PayoutBody {
+            pid: self.pid,
+            currency: order.currency.as_str(),
+            address: &order.address,
+            amount: order.amount.as_str(),
+            third_party_id: &order.key.third_party_id,
+            callback_url,
+            remark: &order.remark,
+            memo: &order.memo,
+            nonce: &nonce,
+            timestamp,
+            sign: &sign,
+        })
+    }
+
+    fn sign<V: AsRef<str>>(&self, parameters: &[(&str, V)]) -> String {
+        let parameters: Vec<_> =
+            parameters.iter().map(|(name, value)| (*name, value.as_ref())).collect();
+        sign::sign(self.key.expose_secret(), &parameters)
+    }
+
+    async fn post(&self, url: &Url, body: Vec<u8>) -> Result<Response, reqwest::Error> {
+        let mut request = Request::new(Method::POST, url.clone());
+        let json = header::HeaderValue::from_static("application/json");
+        request.headers_mut().insert(header::CONTENT_TYPE, json);
+        *request.body_mut() = Some(body.into());
+        self.http.execute(request).await
+    }
+}
+
+impl fmt::Debug for Cregis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cregis").field("pid", &self.pid).finish_non_exhaustive()
+    }
+}
+
+/// The whole body, or None where it is longer than we read.
+async fn read(mut response: Response) -> Result<Option<Vec<u8>>, reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > BODY_MAX {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Some(body))
+}
+
+/// What a transport failure proves.
+fn failed(error: &reqwest::Error) -> Outcome {
+    let outcome = if error.is_builder() || error.is_connect() {
+        Outcome::NotSent(Unsent::ConnectFailed)
+    } else if error.is_timeout() {
+        Outcome::InDoubt(Doubt::Timeout)
+    } else if is_garbage(error) {
+        Outcome::InDoubt(Doubt::BadBody)
+    } else {
+        Outcome::InDoubt(Doubt::ConnectionLost)
+    };
+    // The error's own text names the URL and nothing more; its causes tell what happened.
+    let cause = error.source().map(ToString::to_string).unwrap_or_default();
+    tracing::warn!(?outcome, cause, "send failed");
+    outcome
+}
+
+/// Tells whether what came back was not HTTP.
+fn is_garbage(error: &reqwest::Error) -> bool {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
+            return true;
+        }
+        source = cause.source();
+    }
+    false
+}
+
+/// How far our clock is from the answer's `Date`.
+fn skew(response: &Response) -> Option<Duration> {
+    let date = response.headers().get(header::DATE)?.to_str().ok()?;
+    let theirs = httpdate::parse_http_date(date).ok()?;
+    let ours = SystemTime::now();
+    ours.duration_since(theirs).or_else(|_| theirs.duration_since(ours)).ok()
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Nonces of 6 symbols from 62: a walk over all 62^6 of them from a random start.
+///
+/// Cregis only asks that a nonce is fresh. A walk repeats after 5.7e10 steps; random draws would
+/// repeat within hours.
+struct Nonces(AtomicU64);
+
+impl Nonces {
+    const SYMBOLS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    const ALL: u64 = 62u64.pow(6);
+    /// Shares no factor with 62, so that the walk visits every nonce; large, so that neighbours
+    /// look nothing alike.
+    const STEP: u64 = 35_104_476_161;
+
+    fn new() -> Self {
+        Self(AtomicU64::new(getrandom::u64().unwrap_or_else(|_| now_ms().unsigned_abs())))
+    }
+
+    fn next(&self) -> String {
+        // The counter wraps modulo 2^64, after more nonces than there are.
+        let count = self.0.fetch_add(1, Ordering::Relaxed) % Self::ALL;
+        let place = u128::from(count) * u128::from(Self::STEP) % u128::from(Self::ALL);
+        let mut rest = place as usize;
+        let mut nonce = String::with_capacity(6);
+        for _ in 0..6 {
+            nonce.push(char::from(Self::SYMBOLS[rest % 62]));
+            rest /= 62;
+        }
+        nonce
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn nonces_have_6_of_62_symbols_and_do_not_repeat() {
+        const { assert!(Nonces::STEP % 2 == 1 && !Nonces::STEP.is_multiple_of(31)) };
+        let nonces = Nonces::new();
+        let mut seen = HashSet::new();
+        for _ in 0..100_000 {
+            let nonce = nonces.next();
+            assert!(nonce.len() == 6 && nonce.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+            assert!(seen.insert(nonce));
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! `payoutd dev`: the main job with nothing to set up.
+//!
+//! The real service over a real ledger in a temporary folder, with the sandbox as its Cregis; one
+//! example payout goes through real gRPC.
+
+use std::error::Error;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use crate::app::App;
+use crate::config::{Callback, Config, Grpc, Log, Project};
+use crate::pb;
+use crate::pb::payout_service_client::PayoutServiceClient;
+use crate::sandbox::{self, Sandbox};
+
+/// How `payoutd dev` is to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Where the service listens.
+    pub listen: SocketAddr,
+    /// Where the sandbox takes orders about itself.
+    pub control: SocketAddr,
+    /// Whether the sandbox misbehaves a little.
+    pub chaos: bool,
+    /// End after the example.
+    pub once: bool,
+    /// Logs.
+    pub log: Log,
+}
+
+/// Runs until `stop`, or until the example is done where `once` says so.
+///
+/// # Errors
+/// Where something cannot start, or the example does not end with a `cid`.
+pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(), Box<dyn Error>> {
+    let folder = tempfile::tempdir()?;
+    // The vendor's example key would do; a random one shows that nothing depends on it.
+    let mut key = [0u8; 16];
+    getrandom::fill(&mut key)?;
+    let key = SecretString::from(hex::encode(key));
+    let sandbox = Sandbox::bind(sandbox::Settings {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        control: settings.control,
+        pid: sandbox::PID,
+        api_key: key.clone(),
+        chaos: settings.chaos,
+    })
+    .await?;
+    let control = sandbox.control_address()?;
+    let config = Config {
+        grpc: Grpc { listen: settings.listen, reflection: true, max_calls: 10_000 },
+        callback: Callback { public_url: String::new() },
+        admin: SocketAddr::from(([127, 0, 0, 1], 0)),
+        ledger: folder.path().join("payoutd.db"),
+        projects: vec![Project {
+            pid: sandbox::PID,
+            base_url: Url::parse(&format!("http://{}", sandbox.address()?))?,
+            api_key: key,
+            timeout: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(3),
+            max_in_flight: 256,
+            resend_in_doubt: false,
+            strict_text: false,
+        }],
+        log: settings.log,
+    };
+    let app = App::bind(&config).await?;
+    let address = app.addresses().grpc;
+
+    let (stop_app, stop_sandbox) = (CancellationToken::new(), CancellationToken::new());
+    let example = async {
+        let shown = example(address).await;
+        match &shown {
+            Ok(()) if !settings.once => {
+                welcome(address, control);
+                stop.await;
+            }
+            Ok(()) | Err(_) => {}
+        }
+        stop_app.cancel();
+        shown
+    };
+    let service = async {
+        let served = app.run(stop_app.cancelled()).await;
+        stop_sandbox.cancel();
+        served
+    };
+    let (shown, served, ()) = tokio::join!(example, service, sandbox.run(stop_sandbox.clone()));
+    served?;
+    shown
+}
+
+/// Makes one payout as any caller would, and prints what came of it.
+async fn example(address: SocketAddr) -> Result<(), Box<dyn Error>> {
+    let mut client = PayoutServiceClient::connect(format!("http://{address}")).await?;
+    let request = pb::CreatePayoutRequest {
+        currency: "195@195".to_owned(),
+        address: "TXsmKpEuW7qWnXzJLGP9eDLvWPR2GRn1FS".to_owned(),
+        amount: "1.1".to_owned(),
+        third_party_id: "example-1".to_owned(),
+        remark: "payoutd dev".to_owned(),
+        ..pb::CreatePayoutRequest::default()
+    };
+    println!("CreatePayout  {} {} to {}", request.amount, request.currency, request.address);
+    let created = client.create_payout(request.clone()).await?.into_inner();
+    show("created", created.payout.as_ref());
+    let repeated = client.create_payout(request.clone()).await?.into_inner();
+    show("repeated", repeated.payout.as_ref());
+    let id = pb::get_payout_request::Id::ThirdPartyId(request.third_party_id);
+    let got = client.get_payout(pb::GetPayoutRequest { pid: 0, id: Some(id) }).await?.into_inner();
+    show("as it stands", got.payout.as_ref());
+    match got.payout {
+        Some(payout) if payout.cid > 0 && payout.cid == created.cid => Ok(()),
+        // With --chaos a first payout may well be in doubt.
+        Some(payout) if payout.state == pb::PayoutState::InDoubt as i32 => Ok(()),
+        Some(_) | None => Err("the example payout has no cid".into()),
+    }
+}
+
+fn show(what: &str, payout: Option<&pb::Payout>) {
+    let Some(payout) = payout else { return println!("{what:<13} no payout in the answer") };
+    let state = payout.state().as_str_name().trim_start_matches("PAYOUT_STATE_");
+    println!(
+        "{what:<13} cid {}  {state}{}{}  revision {}",
+        payout.cid,
+        if payout.reason.is_empty() { "" } else { " " },
+        payout.reason,
+        payout.revision,
+    );
+}
+
+fn welcome(address: SocketAddr, control: SocketAddr) {
+    println!(
+        "\nserving on {address}; sandbox control on http://{control} (docs/sandbox.md). Try:\n\n  \
+         grpcurl -plaintext -d '{{\"third_party_id\":\"mine-1\",\"currency\":\"195@195\",\
+         \"address\":\"TXsmKpEuW7qWnXzJLGP9eDLvWPR2GRn1FS\",\"amount\":\"1.1\"}}' {address} \
+         payout.v1.PayoutService/CreatePayout\n\nCtrl-C ends it."
+    );
+}

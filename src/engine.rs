@@ -1,0 +1,421 @@
+//! The use cases: create a payout, look one up, recover after a crash, stop.
+//!
+//! A payout is recorded, sent once and settled by a *flight*: a task that belongs to the engine and
+//! not to any caller. Calls for the same id join the flight that is under way; whatever they find,
+//! it is the ledger's row that answers them. Callers only wait, and may go away at any time.
+
+mod flight;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::breaker::Breaker;
+use crate::config;
+use crate::cregis::Cregis;
+use crate::ledger::{Id, Ledger, Resend, Unavailable};
+use crate::order::{Key, Order};
+use crate::payout::{Payout, Refusal, State};
+use flight::{Flight, Stage};
+
+/// How long a call may wait for its turn to send.
+const QUEUE_WAIT: Duration = Duration::from_secs(1);
+/// How often an open breaker asks Cregis how we stand.
+const PROBE_EVERY: Duration = Duration::from_secs(5);
+/// Part of the drain that is kept for writing down what did not finish.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Everything that happens to payouts.
+#[derive(Debug)]
+pub struct Engine {
+    ledger: Ledger,
+    projects: HashMap<i64, Arc<Project>>,
+    /// What is under way, by key. Locked for moments, never across an await.
+    flights: Mutex<HashMap<Key, watch::Receiver<Stage>>>,
+    tasks: TaskTracker,
+    draining: watch::Sender<bool>,
+    /// Cuts off the sends that outlast the drain.
+    cut: CancellationToken,
+}
+
+/// One Cregis project, as the engine uses it.
+#[derive(Debug)]
+pub struct Project {
+    cregis: Cregis,
+    breaker: Breaker,
+    /// One permit per send that may be under way.
+    sends: Arc<Semaphore>,
+    /// Bounds how many wait for one.
+    queue: Semaphore,
+    /// The age at which a repeat may send a doubt again, where that is allowed at all.
+    resend_after: Option<Duration>,
+    strict_text: bool,
+}
+
+/// Why a call for a payout is not answered with that payout.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// No such project here.
+    #[error("no project with this pid")]
+    UnknownProject,
+    /// No such payout here.
+    #[error("no payout with this id")]
+    UnknownPayout,
+    /// The id stands for a payout that differs in these fields.
+    #[error("third_party_id was used before, for a payout that differs in {}", .0.join(", "))]
+    Reused(Vec<&'static str>),
+    /// Cregis refused the payout for good.
+    #[error("Cregis refused the payout")]
+    Rejected(Refusal),
+    /// Certainly nothing was created: the request did not leave, or the record failed before it.
+    #[error("nothing was sent; repeat with the same third_party_id")]
+    NotSent,
+    /// Certainly nothing was created: Cregis refuses the gateway.
+    #[error("Cregis refuses this gateway; nothing was created")]
+    GatewayRefused,
+    /// The service is about to stop.
+    #[error("the service is stopping; nothing was recorded")]
+    Draining,
+    /// The ledger does not answer.
+    #[error("the ledger is unavailable; nothing was sent")]
+    LedgerUnavailable,
+    /// Sends to this project are stopped until Cregis works again.
+    #[error("Cregis is unavailable; nothing was recorded")]
+    UpstreamUnavailable,
+    /// Too much is under way.
+    #[error("too many payouts in flight; nothing was recorded")]
+    Overloaded,
+}
+
+impl From<Unavailable> for Refused {
+    fn from(_: Unavailable) -> Self {
+        Self::LedgerUnavailable
+    }
+}
+
+/// What the way to a send came to.
+enum Admitted {
+    /// The ledger knows the id, and nothing is to be sent.
+    Known(Payout),
+    /// A flight is under way: this call's own or another's.
+    Aloft(watch::Receiver<Stage>),
+}
+
+// === impl Project ===
+
+impl Project {
+    /// Builds the project's client. `callback_url` goes with orders that name none.
+    ///
+    /// # Errors
+    /// Where the HTTP client cannot be built.
+    pub fn new(
+        settings: &config::Project,
+        callback_url: String,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Self {
+            cregis: Cregis::new(settings, callback_url)?,
+            breaker: Breaker::new(),
+            sends: Arc::new(Semaphore::new(settings.max_in_flight)),
+            queue: Semaphore::new(settings.max_in_flight.saturating_mul(2)),
+            resend_after: settings.resend_in_doubt.then_some(settings.timeout),
+            strict_text: settings.strict_text,
+        })
+    }
+
+    /// Whether free text must not contain a signed parameter's name.
+    pub fn strict_text(&self) -> bool {
+        self.strict_text
+    }
+
+    /// What a repeat may send again at this moment.
+    fn resend(&self) -> Resend {
+        match self.resend_after {
+            Some(age) => Resend::DoubtsOlderThan(SystemTime::now() - age),
+            None => Resend::Never,
+        }
+    }
+}
+
+// === impl Engine ===
+
+impl Engine {
+    /// An engine over an opened ledger. Nothing is sent before [`Engine::recover`].
+    pub fn new(ledger: Ledger, projects: HashMap<i64, Project>) -> Arc<Self> {
+        let shared = projects.into_iter().map(|(pid, project)| (pid, Arc::new(project)));
+        Arc::new(Self {
+            ledger,
+            projects: shared.collect(),
+            flights: Mutex::default(),
+            tasks: TaskTracker::new(),
+            draining: watch::Sender::new(false),
+            cut: CancellationToken::new(),
+        })
+    }
+
+    /// Turns what a dead process left as SENDING into doubts. Sends nothing.
+    ///
+    /// # Errors
+    /// Where the ledger fails; then nothing may be served.
+    pub async fn recover(&self) -> Result<(), Unavailable> {
+        for payout in self.ledger.recover().await? {
+            flight::log_change(&payout, State::Sending);
+        }
+        Ok(())
+    }
+
+    /// Resolves a request's `pid`; 0 means the only project. None: 0 is ambiguous.
+    pub fn resolve(&self, pid: i64) -> Option<i64> {
+        match (pid, self.projects.len()) {
+            (0, 1) => self.projects.keys().next().copied(),
+            (0, _) => None,
+            (pid, _) => Some(pid),
+        }
+    }
+
+    /// The project `pid`.
+    ///
+    /// # Errors
+    /// [`Refused::UnknownProject`].
+    pub fn project(&self, pid: i64) -> Result<&Arc<Project>, Refused> {
+        self.projects.get(&pid).ok_or(Refused::UnknownProject)
+    }
+
+    /// Has `order` paid at most once, and returns the payout as it stands at `until` at the latest.
+    ///
+    /// Dropping the returned future changes nothing about the payout.
+    ///
+    /// # Errors
+    /// See [`Refused`]; every variant but `Reused` and `Rejected` means that nothing was created.
+    pub async fn create(self: &Arc<Self>, order: Order, until: Instant) -> Result<Payout, Refused> {
+        let project = Arc::clone(self.project(order.key.pid)?);
+        let order = Arc::new(order);
+        let aloft = self.flights().get(&order.key).cloned();
+        let admitted = match aloft {
+            Some(stage) => Admitted::Aloft(stage),
+            None => self.admit(&project, &order, until).await?,
+        };
+        let payout = match admitted {
+            Admitted::Known(payout) => payout,
+            Admitted::Aloft(stage) => flight::wait(stage, &order, until).await?,
+        };
+        answer(&order, payout)
+    }
+
+    /// The payout that `id` names, as the ledger holds it.
+    ///
+    /// # Errors
+    /// Unknown project or payout, or the ledger fails.
+    pub async fn get(&self, pid: i64, id: Id) -> Result<Payout, Refused> {
+        self.project(pid)?;
+        self.ledger.find(pid, id).await?.ok_or(Refused::UnknownPayout)
+    }
+
+    /// Checks that `order` could be created, as far as that can be told without recording it.
+    ///
+    /// # Errors
+    /// Unknown project, or its id stands for another payout.
+    pub async fn validate(&self, order: &Order) -> Result<(), Refused> {
+        match self.known(order).await? {
+            Some(payout) => different(order, &payout),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends `order` to a flight, or finds that none is needed or possible.
+    async fn admit(
+        self: &Arc<Self>,
+        project: &Arc<Project>,
+        order: &Arc<Order>,
+        until: Instant,
+    ) -> Result<Admitted, Refused> {
+        let turn = match self.intake(project) {
+            Ok(()) => Arc::clone(&project.sends).try_acquire_owned().map_err(|_| None),
+            Err(closed) => Err(Some(closed)),
+        };
+        let permit = match turn {
+            Ok(permit) => permit,
+            // What is known is answered even while nothing may be sent.
+            Err(closed) => match self.known(order).await? {
+                Some(payout) if !project.resend().would_send(&payout, order) => {
+                    return Ok(Admitted::Known(payout));
+                }
+                Some(_) | None => match closed {
+                    Some(closed) => return Err(closed),
+                    None => self.queue(project, until).await?,
+                },
+            },
+        };
+        self.take_off(project, order, permit)
+    }
+
+    /// Waits for a turn to send; bounded in time and in how many wait.
+    async fn queue(
+        &self,
+        project: &Arc<Project>,
+        until: Instant,
+    ) -> Result<OwnedSemaphorePermit, Refused> {
+        let _place = project.queue.try_acquire().map_err(|_| Refused::Overloaded)?;
+        let turn = Arc::clone(&project.sends).acquire_owned();
+        let patience = until.min(Instant::now() + QUEUE_WAIT);
+        match timeout_at(patience, turn).await {
+            Ok(Ok(permit)) => self.intake(project).map(|()| permit),
+            Ok(Err(_)) | Err(_) => Err(Refused::Overloaded),
+        }
+    }
+
+    /// Starts the flight for `order`, or joins the one that has started meanwhile.
+    ///
+    /// Nothing is awaited between the decision to pay and the spawn.
+    fn take_off(
+        self: &Arc<Self>,
+        project: &Arc<Project>,
+        order: &Arc<Order>,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Admitted, Refused> {
+        let mut flights = self.flights();
+        // Under the lock that `drain` takes: after it, no flight starts.
+        if *self.draining.borrow() {
+            return Err(Refused::Draining);
+        }
+        if let Some(stage) = flights.get(&order.key) {
+            return Ok(Admitted::Aloft(stage.clone()));
+        }
+        let (flight, stage) = Flight::new(self, project, order, permit);
+        flights.insert(order.key.clone(), stage.clone());
+        drop(flights);
+        self.tasks.spawn(flight.fly());
+        Ok(Admitted::Aloft(stage))
+    }
+
+    /// Whether new sends are taken, apart from their number.
+    fn intake(&self, project: &Project) -> Result<(), Refused> {
+        if *self.draining.borrow() {
+            Err(Refused::Draining)
+        } else if !*self.ledger.writable().borrow() {
+            Err(Refused::LedgerUnavailable)
+        } else if project.breaker.is_open() {
+            Err(Refused::UpstreamUnavailable)
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn known(&self, order: &Order) -> Result<Option<Payout>, Refused> {
+        let Key { pid, third_party_id } = order.key.clone();
+        Ok(self.ledger.find(pid, Id::ThirdParty(third_party_id)).await?)
+    }
+
+    fn flights(&self) -> MutexGuard<'_, HashMap<Key, watch::Receiver<Stage>>> {
+        // Every change to the map is one call; a panic elsewhere leaves it whole.
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // === running ===
+
+    /// Starts what runs beside the calls: each project's way back from an open breaker.
+    pub fn start(self: &Arc<Self>) {
+        for (pid, project) in &self.projects {
+            let (pid, project, stop) = (*pid, Arc::clone(project), self.cut.clone());
+            self.tasks.spawn(async move {
+                stop.run_until_cancelled(probe_while_open(pid, &project)).await;
+            });
+        }
+    }
+
+    /// Whether the ledger took the last write, as it changes.
+    pub fn ledger_writable(&self) -> watch::Receiver<bool> {
+        self.ledger.writable()
+    }
+
+    /// Whether the intake is closed for good, as it changes.
+    pub fn draining(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
+    }
+
+    /// Whether each project's breaker is open, as it changes.
+    pub fn breakers(&self) -> Vec<watch::Receiver<bool>> {
+        self.projects.values().map(|project| project.breaker.watch()).collect()
+    }
+
+    /// Takes no new payouts from now on; what is known is still answered.
+    pub fn close_intake(&self) {
+        let _no_flight_is_starting = self.flights();
+        self.draining.send_replace(true);
+    }
+
+    /// Waits until every flight has landed, for `patience` at most; what is still in the air then
+    /// is recorded as IN_DOUBT SHUTDOWN. Returns how many were.
+    pub async fn drain(&self, patience: Duration) -> usize {
+        self.close_intake();
+        self.tasks.close();
+        let landed = async {
+            while let Some(mut stage) = self.any_flight() {
+                // Ends with the flight: its sender goes when it has landed.
+                while stage.changed().await.is_ok() {}
+            }
+        };
+        let patience = patience.saturating_sub(LAST_WORDS);
+        let _ = tokio::time::timeout(patience, landed).await;
+        let cut_off = self.flights().len();
+        self.cut.cancel();
+        let _ = tokio::time::timeout(LAST_WORDS, self.tasks.wait()).await;
+        cut_off
+    }
+
+    fn any_flight(&self) -> Option<watch::Receiver<Stage>> {
+        self.flights().values().next().cloned()
+    }
+}
+
+/// Asks Cregis how we stand while the breaker is open, and closes it when the answer is good.
+async fn probe_while_open(pid: i64, project: &Project) {
+    let mut open = project.breaker.watch();
+    while open.wait_for(|open| *open).await.is_ok() {
+        tracing::error!(pid, "cregis: breaker open, no payouts are sent");
+        while project.breaker.is_open() {
+            tokio::time::sleep(PROBE_EVERY).await;
+            match project.cregis.probe().await {
+                Ok(standing) if standing.is_good() => project.breaker.close(),
+                Ok(standing) => {
+                    let code = standing.envelope.code;
+                    tracing::error!(pid, cregis.code = code, "cregis: still refuses us");
+                }
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(pid, error, "cregis: still no answer");
+                }
+            }
+        }
+        tracing::warn!(pid, "cregis: breaker closed, payouts are sent again");
+    }
+}
+
+/// The one answer for a payout that `order` asks for: fresh or repeated, it is the same.
+fn answer(order: &Order, payout: Payout) -> Result<Payout, Refused> {
+    different(order, &payout)?;
+    let refusal = || Refusal { code: payout.reason.clone(), msg: payout.refusal_msg.clone() };
+    match payout.state {
+        State::Rejected => Err(Refused::Rejected(refusal())),
+        State::NotSent if payout.gateway_refused() => Err(Refused::GatewayRefused),
+        State::NotSent => Err(Refused::NotSent),
+        State::Sending
+        | State::InDoubt
+        | State::Accepted
+        | State::Voided
+        | State::Succeeded
+        | State::Failed
+        | State::Denied => Ok(payout),
+    }
+}
+
+fn different(order: &Order, payout: &Payout) -> Result<(), Refused> {
+    match payout.order.differences(order) {
+        same if same.is_empty() => Ok(()),
+        differs => Err(Refused::Reused(differs)),
+    }
+}

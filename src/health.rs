@@ -1,0 +1,103 @@
+//! `grpc.health.v1`, told by what is true and not by what was hoped.
+//!
+//! The service follows the ledger and the drain; `cregis` follows the breakers alone, so that an
+//! outage upstream does not take an instance out of a mesh that could still answer.
+
+use std::future::pending;
+
+use tokio::sync::watch;
+use tokio_stream::wrappers::WatchStream;
+use tokio_stream::{StreamExt, StreamMap};
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
+
+use crate::engine::Engine;
+
+/// The names that stand for this service as a whole.
+const OURS: [&str; 3] = ["", "payout.v1.PayoutService", "payout.v1.OperatorService"];
+/// The name that stands for Cregis.
+const CREGIS: &str = "cregis";
+
+/// Publishes health over gRPC and to the admin port.
+#[derive(Clone, Debug)]
+pub struct Health {
+    reporter: HealthReporter,
+    ready: watch::Sender<bool>,
+}
+
+/// What health depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Source {
+    Ledger,
+    Drain,
+    Breaker(usize),
+}
+
+// === impl Health ===
+
+impl Health {
+    /// Health of a service that is not up yet: NOT_SERVING under every name.
+    pub async fn starting() -> Self {
+        let health = Self { reporter: HealthReporter::new(), ready: watch::Sender::new(false) };
+        health.publish(false, false).await;
+        health
+    }
+
+    /// The gRPC service.
+    pub fn service(&self) -> HealthServer<HealthService> {
+        HealthServer::new(HealthService::from_health_reporter(self.reporter.clone()))
+    }
+
+    /// Whether `""` is SERVING, as it changes.
+    pub fn ready(&self) -> watch::Receiver<bool> {
+        self.ready.subscribe()
+    }
+
+    /// Publishes the engine's condition for as long as it is polled.
+    pub async fn follow(&self, engine: &Engine) {
+        let mut news = StreamMap::new();
+        news.insert(Source::Ledger, WatchStream::new(engine.ledger_writable()));
+        news.insert(Source::Drain, WatchStream::new(engine.draining()));
+        let breakers = engine.breakers();
+        let mut open = vec![false; breakers.len()];
+        for (number, breaker) in breakers.into_iter().enumerate() {
+            news.insert(Source::Breaker(number), WatchStream::new(breaker));
+        }
+        let (mut writable, mut draining) =
+            (*engine.ledger_writable().borrow(), *engine.draining().borrow());
+        while let Some((source, now)) = news.next().await {
+            match source {
+                Source::Ledger => writable = now,
+                Source::Drain => draining = now,
+                Source::Breaker(number) => open[number] = now,
+            }
+            self.publish(writable && !draining, !open.contains(&true)).await;
+        }
+        pending().await
+    }
+
+    /// Tells everybody, at once, that the service is going away.
+    pub async fn drain(&self) {
+        for name in OURS {
+            self.reporter.set_service_status(name, ServingStatus::NotServing).await;
+        }
+        self.ready.send_replace(false);
+    }
+
+    /// Ends every open Watch, so that none of them holds the server up.
+    pub async fn end(&mut self) {
+        for name in OURS.into_iter().chain([CREGIS]) {
+            self.reporter.clear_service_status(name).await;
+        }
+    }
+
+    async fn publish(&self, serving: bool, upstream: bool) {
+        let status = |good| if good { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for name in OURS {
+            self.reporter.set_service_status(name, status(serving)).await;
+        }
+        self.reporter.set_service_status(CREGIS, status(upstream)).await;
+        self.ready.send_replace(serving);
+    }
+}

@@ -1,0 +1,47 @@
+//! payoutd: a gRPC gateway that sends payouts through Cregis, each id at most once.
+//!
+//! The map, from what is asked to what is sent:
+//!
+//! - [`grpc`]: the API. Requests in, statuses out, deadlines; nothing here decides about money.
+//! - [`order`]: what a caller asks for, checked; with [`coin`], [`address`] and [`amount`].
+//! - [`engine`]: the use cases. Flights own sends; callers only wait.
+//! - [`payout`]: states, outcomes and the one table that moves a payout. Pure.
+//! - [`ledger`]: durable rows; one writer, group commit; the only SQL.
+//! - [`cregis`]: the client: one call, one POST; the reply table. [`sign`] and [`json`] under it.
+//! - [`breaker`]: stops sends when Cregis refuses us or leaves us in doubt.
+//! - [`app`]: the only wiring: open, recover, bind, serve, drain. [`health`] and [`admin`] beside it.
+//! - [`config`], [`telemetry`]: settings and logs.
+//! - [`sandbox`]: a small Cregis with a memory, for tests and for callers.
+//! - [`cli`]: the commands; [`dev`], [`doctor`] and [`probe`] are the longer ones.
+
+pub mod address;
+pub mod admin;
+pub mod amount;
+pub mod app;
+pub mod breaker;
+pub mod cli;
+pub mod coin;
+pub mod config;
+pub mod cregis;
+pub mod dev;
+pub mod doctor;
+pub mod engine;
+pub mod grpc;
+pub mod health;
+pub mod json;
+pub mod ledger;
+pub mod order;
+pub mod payout;
+pub mod probe;
+pub mod sandbox;
+pub mod sign;
+pub mod telemetry;
+
+/// What `proto/payout/v1/payout.proto` becomes in Rust.
+pub mod pb {
+    #![expect(clippy::too_many_lines, reason = "generated")]
+    tonic::include_proto!("payout.v1");
+
+    /// The proto with everything it imports, for reflection.
+    pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("payout_descriptor");
+}

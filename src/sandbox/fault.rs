@@ -1,0 +1,170 @@
+//! Scripted misbehaviour: what the control port takes, and which request it strikes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+/// One fault, as posted to `/faults`. See `docs/sandbox.md` for every field with examples.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Fault {
+    /// Which call it strikes.
+    pub on: On,
+    /// Only requests with this id; any where absent.
+    pub third_party_id: Option<String>,
+    /// Only every Nth request that matches.
+    pub every: Option<u64>,
+    /// How often it strikes before it is used up; 1 where absent, 0 for ever.
+    pub times: Option<u64>,
+    /// Pause before the request is looked at.
+    #[serde(deserialize_with = "duration")]
+    pub delay: Duration,
+    /// Pause between storing and answering.
+    #[serde(deserialize_with = "duration")]
+    pub delay_answer: Duration,
+    /// Whether a good order is stored. True where absent, except beside `code`.
+    pub store: Option<bool>,
+    /// How the answer ends.
+    pub then: Then,
+    /// HTTP status of the answer.
+    pub status: Option<u16>,
+    /// More headers of the answer; `date` shifts our clock.
+    pub headers: BTreeMap<String, String>,
+    /// A body to answer with, whatever happened.
+    pub body: Option<String>,
+    /// A code to answer with.
+    pub code: Option<String>,
+    /// The message beside `code`.
+    pub msg: Option<String>,
+    /// Any JSON in place of the cid.
+    pub cid: Option<Value>,
+    /// Requests that have matched so far.
+    #[serde(skip)]
+    matched: u64,
+}
+
+/// Which call a fault strikes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum On {
+    /// `/api/v1/payout`
+    #[default]
+    Payout,
+    /// `/api/v1/payout/query`
+    Query,
+}
+
+/// How an answer ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Then {
+    /// It is sent.
+    #[default]
+    Answer,
+    /// The connection closes without a word.
+    Drop,
+    /// Nothing ever comes.
+    Hang,
+    /// Half of the body comes, then the connection closes.
+    Truncate,
+    /// The body comes a byte a second.
+    Drip,
+}
+
+/// The faults that are waiting, first posted first tried.
+#[derive(Debug, Default)]
+pub(super) struct Script(Vec<Fault>);
+
+impl Script {
+    pub(super) fn add(&mut self, fault: Fault) {
+        self.0.push(fault);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// The fault that strikes this request, if any; counts it off.
+    pub(super) fn strike(&mut self, on: On, third_party_id: Option<&str>) -> Option<Fault> {
+        let at = self.0.iter_mut().position(|fault| {
+            let named = fault.third_party_id.as_deref();
+            let matches = fault.on == on && (named.is_none() || named == third_party_id);
+            fault.matched += u64::from(matches);
+            matches && fault.matched.is_multiple_of(fault.every.unwrap_or(1).max(1))
+        })?;
+        let fault = &mut self.0[at];
+        match fault.times.unwrap_or(1) {
+            0 => Some(fault.clone()),
+            1 => Some(self.0.remove(at)),
+            left => {
+                fault.times = Some(left - 1);
+                Some(fault.clone())
+            }
+        }
+    }
+}
+
+impl Fault {
+    /// Whether a good order is stored although the answer will be wrong.
+    pub(super) fn stores(&self) -> bool {
+        self.store.unwrap_or(self.code.is_none())
+    }
+
+    /// A little misbehaviour, drawn for each request by `--chaos`: one in five is late, one in
+    /// twenty is stored and never answered, one in twenty meets a server error.
+    pub(super) fn chaos(on: On) -> Option<Self> {
+        let draw = getrandom::u32().unwrap_or_default();
+        let late = Duration::from_millis(u64::from(draw >> 16) % 2000);
+        let fault = Self { on, ..Self::default() };
+        match draw % 20 {
+            0 => Some(Self { then: Then::Drop, ..fault }),
+            1 => Some(Self { status: Some(503), store: Some(draw & 64 == 0), ..fault }),
+            2..=5 => Some(Self { delay: late, ..fault }),
+            _ => None,
+        }
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn script(json: &str) -> Script {
+        Script(vec![serde_json::from_str(json).expect("a fault")])
+    }
+
+    #[test]
+    fn a_fault_strikes_as_often_as_it_says() {
+        let mut once = script("{}");
+        assert!(once.strike(On::Payout, None).is_some());
+        assert!(once.strike(On::Payout, None).is_none());
+        let mut third = script(r#"{"every": 3, "times": 2}"#);
+        let struck: Vec<_> =
+            (1..=12).filter(|_| third.strike(On::Payout, None).is_some()).collect();
+        assert_eq!(struck, [3, 6]);
+        let mut ever = script(r#"{"times": 0}"#);
+        assert!((0..100).all(|_| ever.strike(On::Payout, None).is_some()));
+    }
+
+    #[test]
+    fn a_fault_strikes_only_what_it_names() {
+        let mut named = script(r#"{"third_party_id": "a", "on": "query"}"#);
+        assert!(named.strike(On::Payout, Some("a")).is_none());
+        assert!(named.strike(On::Query, Some("b")).is_none());
+        assert!(named.strike(On::Query, Some("a")).is_some());
+    }
+
+    #[test]
+    fn a_refusal_stores_nothing_unless_told_to() {
+        assert!(Fault::default().stores());
+        assert!(!Fault { code: Some("E0008".into()), ..Fault::default() }.stores());
+        assert!(serde_json::from_str::<Fault>(r#"{"dely": "1s"}"#).is_err(), "typos are refused");
+    }
+}
