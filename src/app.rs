@@ -151,7 +151,11 @@ impl App {
             closed.run_until_cancelled(teller.follow(&told)).await;
             "health"
         });
-        engine.start();
+        let (attendant, closed) = (Arc::clone(&engine), closing.clone());
+        parts.spawn(async move {
+            closed.run_until_cancelled(attendant.attend()).await;
+            "the breakers' probes"
+        });
         tracing::info!(grpc = %addresses.grpc, admin = %addresses.admin, "serving");
 
         let unasked = tokio::select! {

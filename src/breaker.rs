@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::payout::{Outcome, Unsent};
+use crate::outcome::{Outcome, Unsent};
 
 /// How many sends are looked at.
 const SENDS: usize = 20;
@@ -92,7 +92,7 @@ impl Default for Breaker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::payout::{Doubt, Refusal};
+    use crate::outcome::{Doubt, Refusal};
 
     const DOUBT: Outcome = Outcome::InDoubt(Doubt::Timeout);
 

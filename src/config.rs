@@ -4,16 +4,17 @@
 //! `PAYOUTD_GRPC__LISTEN`. Every mistake is found before any is reported, and no report shows a
 //! value: what stands in the wrong place may be a secret.
 
+mod project;
 mod reader;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use secrecy::SecretString;
 use toml::{Table, Value};
 use url::Url;
 
+pub use project::Project;
 pub use reader::Mistakes;
 use reader::{Section, boolean, integer, text};
 
@@ -59,28 +60,6 @@ pub struct Log {
     pub level: tracing::Level,
     /// `format`, default auto: text on a terminal, JSON elsewhere.
     pub json: Option<bool>,
-}
-
-/// One `[[project]]`.
-#[derive(Clone, Debug)]
-pub struct Project {
-    /// Cregis's project number.
-    pub pid: i64,
-    /// Cregis's gateway for the project; plain http only to loopback.
-    pub base_url: Url,
-    /// The project's key.
-    pub api_key: SecretString,
-    /// One total deadline per request, default 30 s.
-    pub timeout: Duration,
-    /// Default 3 s, or half of a shorter `timeout`; always below it, since running out of the total
-    /// while connecting would look like a lost answer.
-    pub connect_timeout: Duration,
-    /// Sends under way at once, default 256.
-    pub max_in_flight: usize,
-    /// Allows a caller's repeat to send a doubt again, default false.
-    pub resend_in_doubt: bool,
-    /// Refuses text that contains a signed parameter's name, default false.
-    pub strict_text: bool,
 }
 
 const PREFIX: &str = "PAYOUTD_";
@@ -250,69 +229,6 @@ impl Log {
     }
 }
 
-impl Project {
-    fn read_all(value: Option<Value>, mistakes: &mut Mistakes) -> Vec<Self> {
-        let list = match value {
-            Some(Value::Array(list)) if !list.is_empty() => list,
-            None | Some(Value::Array(_)) => {
-                mistakes.add("project", "at least one [[project]] is required");
-                return vec![];
-            }
-            Some(_) => {
-                mistakes.add("project", "must be written [[project]]");
-                return vec![];
-            }
-        };
-        let one = list.len() == 1;
-        let mut projects: Vec<Self> = Vec::new();
-        for (number, value) in list.into_iter().enumerate() {
-            let path = if one { "project".to_owned() } else { format!("project[{number}]") };
-            let Value::Table(table) = value else {
-                mistakes.add(path, "must be a table");
-                continue;
-            };
-            let Some(project) = Self::read(table, &path, mistakes) else { continue };
-            if projects.iter().any(|known| known.pid == project.pid) {
-                mistakes.add(format_args!("{path}.pid"), "stands twice");
-            }
-            projects.push(project);
-        }
-        projects
-    }
-
-    fn read(table: Table, path: &str, mistakes: &mut Mistakes) -> Option<Self> {
-        let mut section = Section::new(table, path, mistakes);
-        let pid = section.require("pid", |value| {
-            integer(value).filter(|pid| *pid > 0).ok_or("an integer above 0")
-        });
-        let base_url = section.require("base_url", base_url);
-        let api_key = section.secret("api_key");
-        let timeout = section.get("timeout", Duration::from_secs(30), duration);
-        let connect_default = Duration::from_secs(3).min(timeout / 2);
-        let connect_timeout = section.get("connect_timeout", connect_default, duration);
-        if connect_timeout >= timeout {
-            section.mistake("connect_timeout", "must be below timeout");
-        }
-        let max_in_flight = section.get("max_in_flight", 256, count);
-        let resend_in_doubt = section.get("resend_in_doubt", false, boolean);
-        let strict_text = section.get("strict_text", false, boolean);
-        // What follows payouts after their acceptance has no code yet; checked all the same.
-        section.optional("poll_first", duration);
-        section.optional("verification", boolean);
-        section.end();
-        Some(Self {
-            pid: pid?,
-            base_url: base_url?,
-            api_key: api_key?.into(),
-            timeout,
-            connect_timeout,
-            max_in_flight,
-            resend_in_doubt,
-            strict_text,
-        })
-    }
-}
-
 // === kinds of values ===
 
 fn address(value: &Value) -> Result<SocketAddr, &'static str> {
@@ -339,19 +255,6 @@ fn web_url(text: &str) -> Option<Url> {
     let url = Url::parse(text).ok()?;
     let plain = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
     (matches!(url.scheme(), "http" | "https") && url.has_host() && plain).then_some(url)
-}
-
-fn base_url(value: &Value) -> Result<Url, &'static str> {
-    let must = "an https URL without path, user or query; plain http only to loopback";
-    let url = web_url(&text(value)?).ok_or(must)?;
-    let loopback = match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    };
-    let bare = url.path() == "/" && url.query().is_none();
-    if bare && (url.scheme() == "https" || loopback) { Ok(url) } else { Err(must) }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use url::Url;
 
 use crate::config::Project;
 use crate::order::Order;
-use crate::payout::{Doubt, Outcome, Unsent};
+use crate::outcome::{Doubt, Outcome, Unsent};
 use crate::sign;
 use reply::{Envelope, Meaning};
 

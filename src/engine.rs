@@ -5,28 +5,27 @@
 //! it is the ledger's row that answers them. Callers only wait, and may go away at any time.
 
 mod flight;
+mod project;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
-use crate::breaker::Breaker;
-use crate::config;
-use crate::cregis::Cregis;
-use crate::ledger::{Id, Ledger, Resend, Unavailable};
+use crate::ledger::{Id, Ledger, Unavailable};
 use crate::order::{Key, Order};
-use crate::payout::{Payout, Refusal, State};
-use flight::{Flight, Stage};
+use crate::outcome::{Doubt, Outcome, Refusal};
+use crate::payout::{Payout, State};
+use flight::{Flight, Track};
+pub use project::Project;
+use project::probe_while_open;
 
 /// How long a call may wait for its turn to send.
 const QUEUE_WAIT: Duration = Duration::from_secs(1);
-/// How often an open breaker asks Cregis how we stand.
-const PROBE_EVERY: Duration = Duration::from_secs(5);
 /// Part of the drain that is kept for writing down what did not finish.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -36,25 +35,10 @@ pub struct Engine {
     ledger: Ledger,
     projects: HashMap<i64, Arc<Project>>,
     /// What is under way, by key. Locked for moments, never across an await.
-    flights: Mutex<HashMap<Key, watch::Receiver<Stage>>>,
+    flights: Mutex<HashMap<Key, Arc<Track>>>,
+    /// The flights' tasks.
     tasks: TaskTracker,
     draining: watch::Sender<bool>,
-    /// Cuts off the sends that outlast the drain.
-    cut: CancellationToken,
-}
-
-/// One Cregis project, as the engine uses it.
-#[derive(Debug)]
-pub struct Project {
-    cregis: Cregis,
-    breaker: Breaker,
-    /// One permit per send that may be under way.
-    sends: Arc<Semaphore>,
-    /// Bounds how many wait for one.
-    queue: Semaphore,
-    /// The age at which a repeat may send a doubt again, where that is allowed at all.
-    resend_after: Option<Duration>,
-    strict_text: bool,
 }
 
 /// Why a call for a payout is not answered with that payout.
@@ -103,42 +87,7 @@ enum Admitted {
     /// The ledger knows the id, and nothing is to be sent.
     Known(Payout),
     /// A flight is under way: this call's own or another's.
-    Aloft(watch::Receiver<Stage>),
-}
-
-// === impl Project ===
-
-impl Project {
-    /// Builds the project's client. `callback_url` goes with orders that name none.
-    ///
-    /// # Errors
-    /// Where the HTTP client cannot be built.
-    pub fn new(
-        settings: &config::Project,
-        callback_url: String,
-    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(Self {
-            cregis: Cregis::new(settings, callback_url)?,
-            breaker: Breaker::new(),
-            sends: Arc::new(Semaphore::new(settings.max_in_flight)),
-            queue: Semaphore::new(settings.max_in_flight.saturating_mul(2)),
-            resend_after: settings.resend_in_doubt.then_some(settings.timeout),
-            strict_text: settings.strict_text,
-        })
-    }
-
-    /// Whether free text must not contain a signed parameter's name.
-    pub fn strict_text(&self) -> bool {
-        self.strict_text
-    }
-
-    /// What a repeat may send again at this moment.
-    fn resend(&self) -> Resend {
-        match self.resend_after {
-            Some(age) => Resend::DoubtsOlderThan(SystemTime::now() - age),
-            None => Resend::Never,
-        }
-    }
+    Aloft(Arc<Track>),
 }
 
 // === impl Engine ===
@@ -153,7 +102,6 @@ impl Engine {
             flights: Mutex::default(),
             tasks: TaskTracker::new(),
             draining: watch::Sender::new(false),
-            cut: CancellationToken::new(),
         })
     }
 
@@ -163,7 +111,7 @@ impl Engine {
     /// Where the ledger fails; then nothing may be served.
     pub async fn recover(&self) -> Result<(), Unavailable> {
         for payout in self.ledger.recover().await? {
-            flight::log_change(&payout, State::Sending);
+            flight::log_change(&payout, State::Sending, "");
         }
         Ok(())
     }
@@ -187,21 +135,26 @@ impl Engine {
 
     /// Has `order` paid at most once, and returns the payout as it stands at `until` at the latest.
     ///
-    /// Dropping the returned future changes nothing about the payout.
+    /// Dropping the returned future changes nothing about the payout. `request_id` goes to the log.
     ///
     /// # Errors
     /// See [`Refused`]; every variant but `Reused` and `Rejected` means that nothing was created.
-    pub async fn create(self: &Arc<Self>, order: Order, until: Instant) -> Result<Payout, Refused> {
+    pub async fn create(
+        self: &Arc<Self>,
+        order: Order,
+        request_id: &str,
+        until: Instant,
+    ) -> Result<Payout, Refused> {
         let project = Arc::clone(self.project(order.key.pid)?);
         let order = Arc::new(order);
-        let aloft = self.flights().get(&order.key).cloned();
+        let aloft = self.flights().get(&order.key).map(Arc::clone);
         let admitted = match aloft {
-            Some(stage) => Admitted::Aloft(stage),
-            None => self.admit(&project, &order, until).await?,
+            Some(track) => Admitted::Aloft(track),
+            None => self.admit(&project, &order, request_id, until).await?,
         };
         let payout = match admitted {
             Admitted::Known(payout) => payout,
-            Admitted::Aloft(stage) => flight::wait(stage, &order, until).await?,
+            Admitted::Aloft(track) => flight::wait(track, &order, until).await?,
         };
         answer(&order, payout)
     }
@@ -231,6 +184,7 @@ impl Engine {
         self: &Arc<Self>,
         project: &Arc<Project>,
         order: &Arc<Order>,
+        request_id: &str,
         until: Instant,
     ) -> Result<Admitted, Refused> {
         let turn = match self.intake(project) {
@@ -250,7 +204,7 @@ impl Engine {
                 },
             },
         };
-        self.take_off(project, order, permit)
+        self.take_off(project, order, request_id, permit)
     }
 
     /// Waits for a turn to send; bounded in time and in how many wait.
@@ -275,6 +229,7 @@ impl Engine {
         self: &Arc<Self>,
         project: &Arc<Project>,
         order: &Arc<Order>,
+        request_id: &str,
         permit: OwnedSemaphorePermit,
     ) -> Result<Admitted, Refused> {
         let mut flights = self.flights();
@@ -282,14 +237,16 @@ impl Engine {
         if *self.draining.borrow() {
             return Err(Refused::Draining);
         }
-        if let Some(stage) = flights.get(&order.key) {
-            return Ok(Admitted::Aloft(stage.clone()));
+        if let Some(track) = flights.get(&order.key) {
+            return Ok(Admitted::Aloft(Arc::clone(track)));
         }
-        let (flight, stage) = Flight::new(self, project, order, permit);
-        flights.insert(order.key.clone(), stage.clone());
+        let flight = Flight::new(self, project, order, permit);
+        let track = Arc::clone(flight.track());
+        let flying = Box::pin(flight.fly(request_id.to_owned()));
+        flights.insert(order.key.clone(), Arc::clone(&track));
         drop(flights);
-        self.tasks.spawn(flight.fly());
-        Ok(Admitted::Aloft(stage))
+        self.tasks.spawn(flying);
+        Ok(Admitted::Aloft(track))
     }
 
     /// Whether new sends are taken, apart from their number.
@@ -310,21 +267,22 @@ impl Engine {
         Ok(self.ledger.find(pid, Id::ThirdParty(third_party_id)).await?)
     }
 
-    fn flights(&self) -> MutexGuard<'_, HashMap<Key, watch::Receiver<Stage>>> {
+    fn flights(&self) -> MutexGuard<'_, HashMap<Key, Arc<Track>>> {
         // Every change to the map is one call; a panic elsewhere leaves it whole.
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     // === running ===
 
-    /// Starts what runs beside the calls: each project's way back from an open breaker.
-    pub fn start(self: &Arc<Self>) {
+    /// Does what goes on beside the calls, for as long as it is polled: each project's way back
+    /// from an open breaker.
+    pub async fn attend(&self) {
+        let mut probes = JoinSet::new();
         for (pid, project) in &self.projects {
-            let (pid, project, stop) = (*pid, Arc::clone(project), self.cut.clone());
-            self.tasks.spawn(async move {
-                stop.run_until_cancelled(probe_while_open(pid, &project)).await;
-            });
+            let (pid, project) = (*pid, Arc::clone(project));
+            probes.spawn(async move { probe_while_open(pid, &project).await });
         }
+        probes.join_all().await;
     }
 
     /// Whether the ledger took the last write, as it changes.
@@ -353,45 +311,21 @@ impl Engine {
     pub async fn drain(&self, patience: Duration) -> usize {
         self.close_intake();
         self.tasks.close();
-        let landed = async {
-            while let Some(mut stage) = self.any_flight() {
-                // Ends with the flight: its sender goes when it has landed.
-                while stage.changed().await.is_ok() {}
-            }
-        };
-        let patience = patience.saturating_sub(LAST_WORDS);
-        let _ = tokio::time::timeout(patience, landed).await;
-        let cut_off = self.flights().len();
-        self.cut.cancel();
-        let _ = tokio::time::timeout(LAST_WORDS, self.tasks.wait()).await;
-        cut_off
-    }
-
-    fn any_flight(&self) -> Option<watch::Receiver<Stage>> {
-        self.flights().values().next().cloned()
-    }
-}
-
-/// Asks Cregis how we stand while the breaker is open, and closes it when the answer is good.
-async fn probe_while_open(pid: i64, project: &Project) {
-    let mut open = project.breaker.watch();
-    while open.wait_for(|open| *open).await.is_ok() {
-        tracing::error!(pid, "cregis: breaker open, no payouts are sent");
-        while project.breaker.is_open() {
-            tokio::time::sleep(PROBE_EVERY).await;
-            match project.cregis.probe().await {
-                Ok(standing) if standing.is_good() => project.breaker.close(),
-                Ok(standing) => {
-                    let code = standing.envelope.code;
-                    tracing::error!(pid, cregis.code = code, "cregis: still refuses us");
-                }
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::error!(pid, error, "cregis: still no answer");
-                }
-            }
+        if timeout(patience.saturating_sub(LAST_WORDS), self.tasks.wait()).await.is_ok() {
+            return 0;
         }
-        tracing::warn!(pid, "cregis: breaker closed, payouts are sent again");
+        // Their tasks go on until the process ends; an answer that still comes is kept, too.
+        let aloft: Vec<_> = self.flights().values().filter_map(|track| track.aloft()).collect();
+        let mut last_words = JoinSet::new();
+        for payout in aloft {
+            let ledger = self.ledger.clone();
+            last_words.spawn(async move {
+                let shutdown = Outcome::InDoubt(Doubt::Shutdown);
+                ledger.settle(payout, shutdown).await.is_ok()
+            });
+        }
+        let written = timeout(LAST_WORDS, last_words.join_all()).await.unwrap_or_default();
+        written.into_iter().filter(|written| *written).count()
     }
 }
 

@@ -17,7 +17,6 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tonic::{Extensions, Request, Response, Status};
-use tracing::Instrument;
 
 use crate::config;
 use crate::engine::{Engine, Refused};
@@ -95,8 +94,7 @@ impl PayoutService for Payouts {
     ) -> Result<Response<pb::CreatePayoutResponse>, Status> {
         let call = Call::of(request.extensions());
         let until = deadline::answer_by(request.metadata(), call.arrival);
-        let span = tracing::info_span!("create", request.id = call.id());
-        let created = self.create(request.into_inner(), until).instrument(span).await;
+        let created = self.create(request.into_inner(), until, &call).await;
         call.respond(created.map(|payout| pb::CreatePayoutResponse {
             cid: payout.as_ref().map_or(0, |payout| payout.cid),
             payout,
@@ -108,8 +106,7 @@ impl PayoutService for Payouts {
         request: Request<pb::GetPayoutRequest>,
     ) -> Result<Response<pb::GetPayoutResponse>, Status> {
         let call = Call::of(request.extensions());
-        let span = tracing::info_span!("get", request.id = call.id());
-        let got = self.get(request.into_inner()).instrument(span).await;
+        let got = self.get(request.into_inner()).await;
         call.respond(got.map(|payout| pb::GetPayoutResponse { payout: Some(payout) }))
     }
 }
@@ -119,17 +116,19 @@ impl Payouts {
         &self,
         request: pb::CreatePayoutRequest,
         until: Option<Instant>,
+        call: &Call,
     ) -> Result<Option<pb::Payout>, Status> {
         let Some(until) = until else { return Err(status::deadline_too_short()) };
-        let _call = self.calls.try_acquire().map_err(|_| say(&Refused::Overloaded))?;
+        let _waiting =
+            self.calls.try_acquire().map_err(|_| status::refused(&Refused::Overloaded))?;
         let validate_only = request.validate_only;
         let order = self.order(request)?;
         if validate_only {
-            self.engine.validate(&order).await.map_err(|refused| say(&refused))?;
+            self.engine.validate(&order).await.map_err(|refused| status::refused(&refused))?;
             return Ok(None);
         }
-        let created = self.engine.create(order, until).await;
-        created.map(|payout| Some(payout.into())).map_err(|refused| say(&refused))
+        let created = self.engine.create(order, call.id(), until).await;
+        created.map(|payout| Some(payout.into())).map_err(|refused| status::refused(&refused))
     }
 
     async fn get(&self, request: pb::GetPayoutRequest) -> Result<pb::Payout, Status> {
@@ -156,7 +155,7 @@ impl Payouts {
         let (Some(id), true) = (id, violations.is_empty()) else {
             return Err(status::invalid(&violations));
         };
-        self.engine.get(pid, id).await.map(Into::into).map_err(|refused| say(&refused))
+        self.engine.get(pid, id).await.map(Into::into).map_err(|refused| status::refused(&refused))
     }
 
     fn order(&self, request: pb::CreatePayoutRequest) -> Result<Order, Status> {
@@ -192,12 +191,6 @@ impl Payouts {
             0
         })
     }
-}
-
-/// Makes a refusal a status, and notes it in the log.
-fn say(refused: &Refused) -> Status {
-    tracing::debug!(%refused, "refused");
-    status::refused(refused)
 }
 
 // === what is known about a call ===
@@ -252,6 +245,7 @@ impl Call {
                 Ok(response)
             }
             Err(mut status) => {
+                tracing::debug!(request.id = self.id(), %status, "refused");
                 status.metadata_mut().insert("x-request-id", self.id);
                 Err(status)
             }

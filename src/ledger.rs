@@ -7,22 +7,21 @@
 //! dropped, the file opened anew, and nothing is acknowledged in between.
 
 mod sqlite;
+mod writer;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
-use rusqlite::{Connection, TransactionBehavior};
-use tokio::sync::{oneshot, watch};
+use rusqlite::Connection;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc as tokio_mpsc, oneshot, watch};
 
 use crate::order::{Key, Order};
-use crate::payout::{Doubt, Outcome, Payout, State, Unsent};
-
-/// The most operations that share one commit.
-const BATCH_MAX: usize = 512;
-/// How often a ledger that failed is tried again.
-const REOPEN_EVERY: Duration = Duration::from_millis(500);
+use crate::outcome::Outcome;
+use crate::payout::{Payout, State};
+use writer::{Signals, Write, Writer, tell};
 
 /// Names a payout within a project.
 #[derive(Clone, Debug)]
@@ -129,7 +128,7 @@ impl Resend {
 // === impl Ledger ===
 
 impl Ledger {
-    /// Opens or creates the ledger at `path` and starts its threads. Blocks.
+    /// Opens or creates the ledger at `path` and starts its threads. Blocks; needs a runtime.
     ///
     /// # Errors
     /// Where it is held by another process, newer, foreign, not durable or not to be opened.
@@ -140,15 +139,10 @@ impl Ledger {
 
         let (writes, queue) = mpsc::channel();
         let (reads, questions) = mpsc::channel();
+        let (committed, answers) = tokio_mpsc::unbounded_channel();
         let (up, writable) = watch::channel(true);
-        let writer = Writer {
-            path: path.to_owned(),
-            db: Some(writer),
-            opened: Instant::now(),
-            queue,
-            up,
-            _lock: lock,
-        };
+        let writer = Writer::new(path, writer, lock, queue, Signals { committed, up });
+        Handle::current().spawn(tell(answers));
         let running = vec![
             spawn("ledger-writer", move || writer.run())?,
             spawn("ledger-reader", move || answer(&reader, &questions))?,
@@ -249,121 +243,4 @@ fn answer(db: &Connection, questions: &mpsc::Receiver<Read>) {
         // Whoever asked may have gone.
         let _ = reply.send(found);
     }
-}
-
-// === writing ===
-
-type Reply<T> = oneshot::Sender<Result<T, Unavailable>>;
-
-enum Write {
-    Begin { order: Arc<Order>, resend: Resend, reply: Reply<Begun> },
-    Settle { payout: Box<Payout>, outcome: Outcome, reply: Reply<Payout> },
-    Unsend { key: Key, reply: Reply<Option<Payout>> },
-    Recover { reply: Reply<Vec<Payout>> },
-}
-
-/// An operation's answer, kept back until the commit.
-type Answer = Box<dyn FnOnce(Result<(), Unavailable>)>;
-
-struct Writer {
-    path: PathBuf,
-    /// None after a failure, until the file could be opened again.
-    db: Option<Connection>,
-    /// When opening was last tried.
-    opened: Instant,
-    queue: mpsc::Receiver<Write>,
-    up: watch::Sender<bool>,
-    _lock: sqlite::Lock,
-}
-
-impl Writer {
-    fn run(mut self) {
-        let mut batch = Vec::with_capacity(BATCH_MAX);
-        loop {
-            if self.db.is_none() && self.opened.elapsed() >= REOPEN_EVERY {
-                self.reopen();
-            }
-            let wait = if self.db.is_some() { Duration::MAX } else { REOPEN_EVERY };
-            match self.queue.recv_timeout(wait) {
-                Ok(first) => batch.push(first),
-                Err(mpsc::RecvTimeoutError::Timeout) => continue,
-                Err(mpsc::RecvTimeoutError::Disconnected) => return,
-            }
-            batch.extend(self.queue.try_iter().take(BATCH_MAX - 1));
-            self.commit(&mut batch);
-        }
-    }
-
-    /// Opens the file again after a failure; opening proves that it can be written.
-    fn reopen(&mut self) {
-        self.opened = Instant::now();
-        match sqlite::open_writer(&self.path) {
-            Ok(db) => {
-                tracing::warn!("ledger can be written again");
-                self.db = Some(db);
-                self.up.send_replace(true);
-            }
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "ledger still cannot be written");
-            }
-        }
-    }
-
-    /// Does everything in `batch` in one transaction; answers only after the commit.
-    fn commit(&mut self, batch: &mut Vec<Write>) {
-        let mut answers = Vec::with_capacity(batch.len());
-        let committed = match &mut self.db {
-            Some(db) => write(db, batch, &mut answers).map_err(|error| {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "ledger commit failed; opening it anew");
-                self.db = None;
-                self.up.send_replace(false);
-                Unavailable
-            }),
-            None => Err(Unavailable),
-        };
-        answers.into_iter().for_each(|answer: Answer| answer(committed));
-        // What was not reached is told the same by dropping its reply.
-        batch.clear();
-    }
-}
-
-fn write(
-    db: &mut Connection,
-    batch: &mut Vec<Write>,
-    answers: &mut Vec<Answer>,
-) -> Result<(), sqlite::Error> {
-    let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let now = SystemTime::now();
-    for operation in batch.drain(..) {
-        let answer = match operation {
-            Write::Begin { order, resend, reply } => {
-                let begun = sqlite::begin(&tx, &order, |known| resend.allows(known), now);
-                keep(reply, begun)
-            }
-            Write::Settle { payout, outcome, reply } => {
-                keep(reply, sqlite::settle(&tx, &payout, &outcome, "REPLY", now))
-            }
-            Write::Unsend { key, reply } => {
-                let outcome = Outcome::NotSent(Unsent::LedgerUnavailable);
-                keep(reply, sqlite::unsend(&tx, &key, &outcome, now))
-            }
-            Write::Recover { reply } => {
-                keep(reply, sqlite::recover(&tx, &Outcome::InDoubt(Doubt::Crash), now))
-            }
-        };
-        answers.push(answer?);
-    }
-    tx.commit()
-}
-
-/// Keeps `value` back until it is known whether the commit succeeded.
-fn keep<T: 'static>(
-    reply: Reply<T>,
-    value: Result<T, sqlite::Error>,
-) -> Result<Answer, sqlite::Error> {
-    let value = value?;
-    // Whoever asked may have gone; the work is done all the same.
-    Ok(Box::new(move |committed| drop(reply.send(committed.map(|()| value)))))
 }

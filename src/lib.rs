@@ -5,7 +5,7 @@
 //! - [`grpc`]: the API. Requests in, statuses out, deadlines; nothing here decides about money.
 //! - [`order`]: what a caller asks for, checked; with [`coin`], [`address`] and [`amount`].
 //! - [`engine`]: the use cases. Flights own sends; callers only wait.
-//! - [`payout`]: states, outcomes and the one table that moves a payout. Pure.
+//! - [`payout`]: states, and the one table that moves a payout; [`outcome`]: what a send comes to. Pure.
 //! - [`ledger`]: durable rows; one writer, group commit; the only SQL.
 //! - [`cregis`]: the client: one call, one POST; the reply table. [`sign`] and [`json`] under it.
 //! - [`breaker`]: stops sends when Cregis refuses us or leaves us in doubt.
@@ -31,6 +31,7 @@ pub mod health;
 pub mod json;
 pub mod ledger;
 pub mod order;
+pub mod outcome;
 pub mod payout;
 pub mod probe;
 pub mod sandbox;

@@ -1,4 +1,4 @@
-//! The payout: its states, what a send can come to, and the one table that moves it.
+//! The payout: its states, and the one table that moves it.
 //!
 //! Everything here is pure. No other code decides which state follows which.
 
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::order::Order;
+use crate::outcome::{Outcome, Unsent};
 
 /// Where a payout stands. Written to the ledger before anyone is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,89 +44,6 @@ pub const STATES: [State; 9] = [
     State::Failed,
     State::Denied,
 ];
-
-/// Why it is not known whether a payout exists at Cregis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doubt {
-    /// No complete answer within the deadline.
-    Timeout,
-    /// The connection broke after the request may have left.
-    ConnectionLost,
-    /// A server error, whatever its body.
-    Http5xx,
-    /// Any other status that proves nothing.
-    HttpOther,
-    /// An answer that is not the documented envelope.
-    BadBody,
-    /// Success without a usable id.
-    AcceptedNoCid,
-    /// Cregis says that the id exists there.
-    ExistsUpstream,
-    /// A code that nobody has promised the meaning of.
-    UnlistedCode,
-    /// The process ended while the request may have been on the wire.
-    Crash,
-    /// The process was stopped before an answer came.
-    Shutdown,
-    /// The outcome is known to this process but could not be written down.
-    LedgerWriteFailed,
-}
-
-impl Doubt {
-    /// The name in the ledger and in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Timeout => "TIMEOUT",
-            Self::ConnectionLost => "CONNECTION_LOST",
-            Self::Http5xx => "HTTP_5XX",
-            Self::HttpOther => "HTTP_OTHER",
-            Self::BadBody => "BAD_BODY",
-            Self::AcceptedNoCid => "ACCEPTED_NO_CID",
-            Self::ExistsUpstream => "EXISTS_UPSTREAM",
-            Self::UnlistedCode => "UNLISTED_CODE",
-            Self::Crash => "CRASH",
-            Self::Shutdown => "SHUTDOWN",
-            Self::LedgerWriteFailed => "LEDGER_WRITE_FAILED",
-        }
-    }
-}
-
-/// Cregis's words when it refuses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// Cregis's code, such as `E0008`.
-    pub code: String,
-    /// Cregis's message, for people.
-    pub msg: String,
-}
-
-/// Why nothing of a payout can exist at Cregis although it was to be sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unsent {
-    /// DNS, connect or TLS failed: no byte of the request left.
-    ConnectFailed,
-    /// Cregis refused the gateway: key, address, project, wallet, approval flow or quota.
-    GatewayRefused(Refusal),
-    /// Cregis found a parameter wrong while our clock is more than 60 s off its own.
-    ClockSkew(Refusal),
-    /// The ledger failed before the send; nothing was sent.
-    LedgerUnavailable,
-}
-
-/// What one send came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Cregis has the payout under this id.
-    Accepted(i64),
-    /// Cregis named an id that already belongs to another payout; only the ledger can tell.
-    CidTaken,
-    /// Cregis refused this payout for good.
-    Rejected(Refusal),
-    /// Certainly nothing was created.
-    NotSent(Unsent),
-    /// Anything less certain.
-    InDoubt(Doubt),
-}
 
 /// What can happen to a payout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,61 +174,6 @@ impl fmt::Display for State {
     }
 }
 
-// === impl Unsent ===
-
-impl Unsent {
-    /// The reason in the ledger and in the API.
-    pub fn reason(&self) -> &str {
-        match self {
-            Self::ConnectFailed => "CONNECT_FAILED",
-            Self::GatewayRefused(refusal) => &refusal.code,
-            Self::ClockSkew(_) => "CLOCK_SKEW",
-            Self::LedgerUnavailable => "LEDGER_UNAVAILABLE",
-        }
-    }
-
-    /// What Cregis said, where it said anything.
-    pub fn refusal(&self) -> Option<&Refusal> {
-        match self {
-            Self::GatewayRefused(refusal) | Self::ClockSkew(refusal) => Some(refusal),
-            Self::ConnectFailed | Self::LedgerUnavailable => None,
-        }
-    }
-}
-
-// === impl Outcome ===
-
-impl Outcome {
-    /// The event that this outcome is.
-    pub fn event(&self) -> Event {
-        match self {
-            Self::Accepted(_) => Event::Accept,
-            Self::Rejected(_) => Event::Reject,
-            Self::NotSent(_) => Event::Unsend,
-            Self::CidTaken | Self::InDoubt(_) => Event::Doubt,
-        }
-    }
-
-    /// The reason that goes with it.
-    fn reason(&self) -> &str {
-        match self {
-            Self::Accepted(_) => "",
-            Self::CidTaken => Doubt::AcceptedNoCid.as_str(),
-            Self::Rejected(refusal) => &refusal.code,
-            Self::NotSent(unsent) => unsent.reason(),
-            Self::InDoubt(doubt) => doubt.as_str(),
-        }
-    }
-
-    fn refusal(&self) -> Option<&Refusal> {
-        match self {
-            Self::Rejected(refusal) => Some(refusal),
-            Self::NotSent(unsent) => unsent.refusal(),
-            Self::Accepted(_) | Self::CidTaken | Self::InDoubt(_) => None,
-        }
-    }
-}
-
 // === impl Payout ===
 
 impl Payout {
@@ -396,6 +259,7 @@ mod tests {
 
     use super::*;
     use crate::order::Draft;
+    use crate::outcome::{Doubt, Refusal};
 
     const EVENTS: [Event; 5] =
         [Event::Send, Event::Accept, Event::Reject, Event::Unsend, Event::Doubt];

@@ -6,7 +6,6 @@
 use std::io::{IsTerminal, stderr};
 
 use tracing::Level;
-use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -19,7 +18,7 @@ pub fn init(log: Log) {
     let targets = Targets::new().with_default(Level::WARN).with_target("payoutd", log.level);
     let json = log.json.unwrap_or_else(|| !stderr().is_terminal());
     let lines: Box<dyn Layer<_> + Send + Sync> = if json {
-        let lines = fmt::layer().json().flatten_event(true).with_current_span(true);
+        let lines = fmt::layer().json().flatten_event(true).with_current_span(false);
         lines.with_span_list(false).with_writer(stderr).boxed()
     } else {
         fmt::layer()
@@ -30,5 +29,4 @@ pub fn init(log: Log) {
     };
     // Tests start several services in one process; the first one's logs serve all.
     let _ = tracing_subscriber::registry().with(lines.with_filter(targets)).try_init();
-    tracing::trace!(level = %LevelFilter::from_level(log.level), "logging");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::json::Json;
-use crate::payout::{Doubt, Outcome, Refusal, Unsent};
+use crate::outcome::{Doubt, Outcome, Refusal, Unsent};
 
 /// Further than this from Cregis's clock, a complaint about parameters is about our time stamp.
 pub const SKEW_MAX: Duration = Duration::from_secs(60);

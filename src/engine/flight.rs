@@ -3,16 +3,17 @@
 //! Record, then act, then record. The flight owns the order of these three; nothing in it depends
 //! on whether anybody still waits for the answer.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Engine, Project, Refused};
 use crate::ledger::Begun;
 use crate::order::Order;
-use crate::payout::{Doubt, Outcome, Payout, State};
+use crate::outcome::{Doubt, Outcome};
+use crate::payout::{Payout, State};
 
 /// Pause between attempts to write down what is known.
 const WRITE_AGAIN: Duration = Duration::from_millis(250);
@@ -28,12 +29,19 @@ pub(super) enum Stage {
     Landed(Result<Payout, Refused>),
 }
 
+/// What callers see of a flight.
+#[derive(Debug)]
+pub(super) struct Track {
+    stage: Mutex<Stage>,
+    landed: Notify,
+}
+
 /// A send under way. Dropping it, even by a panic, takes it off the engine's list.
 pub(super) struct Flight {
     engine: Arc<Engine>,
     project: Arc<Project>,
     order: Arc<Order>,
-    stage: watch::Sender<Stage>,
+    track: Arc<Track>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -43,31 +51,42 @@ impl Flight {
         project: &Arc<Project>,
         order: &Arc<Order>,
         permit: OwnedSemaphorePermit,
-    ) -> (Self, watch::Receiver<Stage>) {
-        let (stage, seen) = watch::channel(Stage::Recording);
-        let flight = Self {
+    ) -> Self {
+        Self {
             engine: Arc::clone(engine),
             project: Arc::clone(project),
             order: Arc::clone(order),
-            stage,
+            track: Arc::new(Track { stage: Mutex::new(Stage::Recording), landed: Notify::new() }),
             _permit: permit,
-        };
-        (flight, seen)
+        }
+    }
+
+    pub(super) fn track(&self) -> &Arc<Track> {
+        &self.track
     }
 
     /// Records the order, sends it if that is this flight's to do, and records the outcome.
-    pub(super) async fn fly(self) {
+    /// `request_id` is the call's that started it, for the log.
+    pub(super) async fn fly(self, request_id: String) {
         let resend = self.project.resend();
         match self.engine.ledger.begin(Arc::clone(&self.order), resend).await {
             Ok(Begun::Known(payout)) => self.land(Ok(payout)),
             Ok(Begun::Send(payout)) => {
-                log_change(&payout, State::Sending);
-                self.stage.send_replace(Stage::Aloft(payout.clone()));
+                // The line that counts comes with the outcome: or, after a crash, from recovery.
+                tracing::debug!(
+                    request.id = request_id,
+                    payout.row,
+                    revision = payout.revision,
+                    "sending"
+                );
+                self.track.set(Stage::Aloft(payout.clone()));
                 // Durable before the first byte leaves: after a crash, SENDING means "maybe sent",
                 // and a maybe is never sent by recovery.
-                let outcome = self.send().await;
+                let outcome = self.project.cregis.create_payout(&self.order).await;
                 self.project.breaker.record(&outcome, std::time::Instant::now());
+                let from = payout.state;
                 let settled = self.settle(payout, outcome).await;
+                log_change(&settled, from, &request_id);
                 self.land(Ok(settled));
             }
             Err(unavailable) => {
@@ -81,18 +100,10 @@ impl Flight {
         }
     }
 
-    /// Sends the order once; gives up waiting when the drain runs out of time.
-    async fn send(&self) -> Outcome {
-        let sent = self.project.cregis.create_payout(&self.order);
-        let cut = self.engine.cut.run_until_cancelled(sent).await;
-        cut.unwrap_or(Outcome::InDoubt(Doubt::Shutdown))
-    }
-
     /// Writes the outcome down, however long that takes. Until it is durable nobody is told it.
     async fn settle(&self, payout: Payout, outcome: Outcome) -> Payout {
         loop {
             if let Ok(settled) = self.engine.ledger.settle(payout.clone(), outcome.clone()).await {
-                log_change(&settled, payout.state);
                 return settled;
             }
             tracing::error!(
@@ -103,23 +114,20 @@ impl Flight {
             );
             let reason = Doubt::LedgerWriteFailed.as_str().to_owned();
             let unwritten = Payout { state: State::InDoubt, reason, ..payout.clone() };
-            self.stage.send_replace(Stage::Aloft(unwritten));
+            self.track.set(Stage::Aloft(unwritten));
             tokio::time::sleep(WRITE_AGAIN).await;
         }
     }
 
     fn land(&self, landed: Result<Payout, Refused>) {
-        self.stage.send_replace(Stage::Landed(landed));
+        self.track.set(Stage::Landed(landed));
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
         // Only a panic drops a flight that is still in the air. Nobody knows then what it sent.
-        let lost = match &*self.stage.borrow() {
-            Stage::Aloft(payout) => Some(payout.clone()),
-            Stage::Recording | Stage::Landed(_) => None,
-        };
+        let lost = self.track.aloft();
         if let (Some(payout), Ok(runtime)) = (lost, tokio::runtime::Handle::try_current()) {
             let ledger = self.engine.ledger.clone();
             let crashed = async move {
@@ -129,21 +137,55 @@ impl Drop for Flight {
                 }
             };
             self.engine.tasks.spawn_on(crashed, &runtime);
+            self.track.landed.notify_waiters();
         }
         self.engine.flights().remove(&self.order.key);
     }
 }
 
+impl Track {
+    fn set(&self, stage: Stage) {
+        let landed = matches!(stage, Stage::Landed(_));
+        *self.stage() = stage;
+        if landed {
+            self.landed.notify_waiters();
+        }
+    }
+
+    /// The recorded payout, while its send is under way.
+    pub(super) fn aloft(&self) -> Option<Payout> {
+        match &*self.stage() {
+            Stage::Aloft(payout) => Some(payout.clone()),
+            Stage::Recording | Stage::Landed(_) => None,
+        }
+    }
+
+    /// Returns once the flight has landed, or was lost.
+    async fn landed(&self) {
+        let landed = self.landed.notified();
+        tokio::pin!(landed);
+        // Before the look at the stage, so that a landing between the two is not missed.
+        landed.as_mut().enable();
+        if !matches!(&*self.stage(), Stage::Landed(_)) {
+            landed.await;
+        }
+    }
+
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        // A stage is replaced whole; a panic elsewhere leaves a whole one.
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Waits for a flight to land, until `until` at the latest, and returns the payout as it stands.
 pub(super) async fn wait(
-    mut stage: watch::Receiver<Stage>,
+    track: Arc<Track>,
     order: &Arc<Order>,
     until: Instant,
 ) -> Result<Payout, Refused> {
-    let landed = stage.wait_for(|stage| matches!(stage, Stage::Landed(_)));
     // A time-out and a flight that broke off end alike: what was last known is the answer.
-    let _ = timeout_at(until, landed).await;
-    let last = stage.borrow().clone();
+    let _ = timeout_at(until, track.landed()).await;
+    let last = track.stage().clone();
     match last {
         Stage::Landed(landed) => landed,
         Stage::Aloft(payout) => Ok(payout),
@@ -155,12 +197,13 @@ pub(super) async fn wait(
 }
 
 /// The one line per state change. No address, no amount.
-pub(super) fn log_change(payout: &Payout, from: State) {
+pub(super) fn log_change(payout: &Payout, from: State, request_id: &str) {
     tracing::info!(
+        request.id = request_id,
         pid = payout.order.key.pid,
         third_party_id = payout.order.key.third_party_id,
         cid = payout.cid,
-        from = if payout.revision == 1 { "" } else { from.as_str() },
+        from = from.as_str(),
         state = payout.state.as_str(),
         reason = payout.reason,
         revision = payout.revision,

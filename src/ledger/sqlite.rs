@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, named_params, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 
 use super::{Begun, Id, OpenError};
 use crate::amount::Amount;
 use crate::coin::Currency;
 use crate::order::{Key, Order};
-use crate::payout::{Outcome, Payout, State};
+use crate::outcome::Outcome;
+use crate::payout::{Payout, State};
 
 /// The schema this build writes. A file with a newer one is left alone.
 const SCHEMA: i64 = 1;
@@ -141,8 +142,8 @@ pub(super) fn begin(
 
 /// Writes what the send of `payout` came to.
 ///
-/// Repeating it is harmless: where the row already stands as this outcome leaves it, that row is
-/// returned. A row that something else moved on is returned as it is.
+/// Where something else has moved the row since, the outcome is weighed against the row as it now
+/// stands; where it adds nothing to that, as when this is a repetition, the row is returned as is.
 pub(super) fn settle(
     db: &Connection,
     payout: &Payout,
@@ -153,7 +154,8 @@ pub(super) fn settle(
     let next = match payout.settled(outcome, now) {
         Ok(next) => next,
         Err(contradiction) => {
-            tracing::error!(payout.row = payout.row, %contradiction, "outcome not applied");
+            let Key { pid, third_party_id } = &payout.order.key;
+            tracing::warn!(pid, third_party_id, ?outcome, %contradiction, "outcome not applied");
             return Ok(payout.clone());
         }
     };
@@ -162,7 +164,7 @@ pub(super) fn settle(
         Ok(false) => {
             let Key { pid, third_party_id } = payout.order.key.clone();
             let found = find(db, pid, &Id::ThirdParty(third_party_id))?;
-            found.ok_or(Error::QueryReturnedNoRows)
+            settle(db, &found.ok_or(Error::QueryReturnedNoRows)?, outcome, cause, now)
         }
         Err(error) if is_taken_cid(&error) => settle(db, payout, &Outcome::CidTaken, cause, now),
         Err(error) => Err(error),
@@ -217,24 +219,23 @@ pub(super) fn find(db: &Connection, pid: i64, id: &Id) -> Result<Option<Payout>,
 /// Replaces `before` by `next` and appends the event; false where the row is not `before` any more.
 fn store(db: &Connection, before: &Payout, next: &Payout, cause: &str) -> Result<bool, Error> {
     let mut update = db.prepare_cached(
-        "UPDATE payout SET cid = :cid, state = :state, reason = :reason,
-             refusal_msg = :refusal_msg, earlier_doubt = :earlier_doubt, send_time = :send_time,
-             update_time = :update_time, revision = :revision, attention = :attention
-         WHERE id = :id AND revision = :before",
+        "UPDATE payout SET cid = ?3, state = ?4, reason = ?5, refusal_msg = ?6, earlier_doubt = ?7,
+             send_time = ?8, update_time = ?9, revision = ?10, attention = ?11
+         WHERE id = ?1 AND revision = ?2",
     )?;
-    let updated = update.execute(named_params! {
-        ":cid": next.cid,
-        ":state": next.state.as_str(),
-        ":reason": next.reason,
-        ":refusal_msg": next.refusal_msg,
-        ":earlier_doubt": next.earlier_doubt,
-        ":send_time": micros(next.send_time),
-        ":update_time": micros(next.update_time),
-        ":revision": next.revision,
-        ":attention": next.attention.join(","),
-        ":id": before.row,
-        ":before": before.revision,
-    })?;
+    let updated = update.execute(params![
+        before.row,
+        before.revision,
+        next.cid,
+        next.state.as_str(),
+        next.reason,
+        next.refusal_msg,
+        next.earlier_doubt,
+        micros(next.send_time),
+        micros(next.update_time),
+        next.revision,
+        next.attention.join(","),
+    ])?;
     if updated == 1 {
         append_event(db, next, cause)?;
     }
@@ -243,7 +244,9 @@ fn store(db: &Connection, before: &Payout, next: &Payout, cause: &str) -> Result
 
 fn append_event(db: &Connection, payout: &Payout, cause: &str) -> Result<(), Error> {
     let mut insert =
-        db.prepare_cached("INSERT INTO event VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
+        db.prepare_cached(
+        "INSERT INTO event (payout, revision, time, cause, state, reason, refusal_msg, cid, attention)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
     insert.execute(params![
         payout.row,
         payout.revision,
@@ -294,6 +297,11 @@ fn read(row: &Row<'_>) -> Result<Payout, Error> {
 fn is_taken_cid(error: &Error) -> bool {
     const UNIQUE: i32 = rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE;
     matches!(error, Error::SqliteFailure(failure, _) if failure.extended_code == UNIQUE)
+}
+
+/// The present, as exactly as the ledger keeps it: what is told at once must equal what is read later.
+pub(super) fn now() -> SystemTime {
+    time(micros(SystemTime::now()))
 }
 
 fn micros(time: SystemTime) -> i64 {

@@ -1,0 +1,86 @@
+//! One Cregis project, as the engine uses it: its client, its breaker, its turns to send.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Semaphore;
+
+use crate::breaker::Breaker;
+use crate::config;
+use crate::cregis::Cregis;
+use crate::ledger::Resend;
+
+/// How often an open breaker asks Cregis how we stand.
+const PROBE_EVERY: Duration = Duration::from_secs(5);
+
+/// One Cregis project, as the engine uses it.
+#[derive(Debug)]
+pub struct Project {
+    pub(super) cregis: Cregis,
+    pub(super) breaker: Breaker,
+    /// One permit per send that may be under way.
+    pub(super) sends: Arc<Semaphore>,
+    /// Bounds how many wait for one.
+    pub(super) queue: Semaphore,
+    /// The age at which a repeat may send a doubt again, where that is allowed at all.
+    resend_after: Option<Duration>,
+    strict_text: bool,
+}
+
+// === impl Project ===
+
+impl Project {
+    /// Builds the project's client. `callback_url` goes with orders that name none.
+    ///
+    /// # Errors
+    /// Where the HTTP client cannot be built.
+    pub fn new(
+        settings: &config::Project,
+        callback_url: String,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Self {
+            cregis: Cregis::new(settings, callback_url)?,
+            breaker: Breaker::new(),
+            sends: Arc::new(Semaphore::new(settings.max_in_flight)),
+            queue: Semaphore::new(settings.max_in_flight.saturating_mul(2)),
+            resend_after: settings.resend_in_doubt.then_some(settings.timeout),
+            strict_text: settings.strict_text,
+        })
+    }
+
+    /// Whether free text must not contain a signed parameter's name.
+    pub fn strict_text(&self) -> bool {
+        self.strict_text
+    }
+
+    /// What a repeat may send again at this moment.
+    pub(super) fn resend(&self) -> Resend {
+        match self.resend_after {
+            Some(age) => Resend::DoubtsOlderThan(SystemTime::now() - age),
+            None => Resend::Never,
+        }
+    }
+}
+
+/// Asks Cregis how we stand while the breaker is open, and closes it when the answer is good.
+pub(super) async fn probe_while_open(pid: i64, project: &Project) {
+    let mut open = project.breaker.watch();
+    while open.wait_for(|open| *open).await.is_ok() {
+        tracing::error!(pid, "cregis: breaker open, no payouts are sent");
+        while project.breaker.is_open() {
+            tokio::time::sleep(PROBE_EVERY).await;
+            match project.cregis.probe().await {
+                Ok(standing) if standing.is_good() => project.breaker.close(),
+                Ok(standing) => {
+                    let code = standing.envelope.code;
+                    tracing::error!(pid, cregis.code = code, "cregis: still refuses us");
+                }
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(pid, error, "cregis: still no answer");
+                }
+            }
+        }
+        tracing::warn!(pid, "cregis: breaker closed, payouts are sent again");
+    }
+}

@@ -1,0 +1,205 @@
+//! The thread that writes: whatever is queued, one transaction, one sync, then the answers.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::{mpsc as tokio_mpsc, oneshot, watch};
+
+use super::{Begun, Resend, Unavailable, sqlite};
+use crate::order::{Key, Order};
+use crate::outcome::{Doubt, Outcome, Unsent};
+use crate::payout::Payout;
+
+/// The most operations that share one commit.
+const BATCH_MAX: usize = 512;
+/// For each send under way, the writer waits this long for company before it commits, ...
+const GATHER_EACH: Duration = Duration::from_micros(80);
+/// ... but never longer than this.
+const GATHER_MAX: Duration = Duration::from_millis(2);
+/// How often a ledger that failed is tried again.
+const REOPEN_EVERY: Duration = Duration::from_millis(500);
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, Unavailable>>;
+
+pub(super) enum Write {
+    Begin { order: Arc<Order>, resend: Resend, reply: Reply<Begun> },
+    Settle { payout: Box<Payout>, outcome: Outcome, reply: Reply<Payout> },
+    Unsend { key: Key, reply: Reply<Option<Payout>> },
+    Recover { reply: Reply<Vec<Payout>> },
+}
+
+/// An operation's answer, kept back until the commit.
+type Answer = Box<dyn FnOnce(Result<(), Unavailable>) + Send>;
+
+/// The answers of a batch, and what became of the commit.
+pub(super) type Told = (Vec<Answer>, Result<(), Unavailable>);
+
+/// Answers whole batches from within the runtime: waking it from the writer's thread costs a system
+/// call each time, so it is done once for a batch and not once for each of those who wait.
+pub(super) async fn tell(mut batches: tokio_mpsc::UnboundedReceiver<Told>) {
+    while let Some((answers, committed)) = batches.recv().await {
+        answers.into_iter().for_each(|answer| answer(committed));
+    }
+}
+
+/// Where the writer tells what it did.
+pub(super) struct Signals {
+    /// The answers, batch by batch.
+    pub(super) committed: tokio_mpsc::UnboundedSender<Told>,
+    /// Whether the last attempt to write succeeded.
+    pub(super) up: watch::Sender<bool>,
+}
+
+pub(super) struct Writer {
+    path: PathBuf,
+    /// None after a failure, until the file could be opened again.
+    db: Option<Connection>,
+    /// When opening was last tried.
+    opened: Instant,
+    queue: mpsc::Receiver<Write>,
+    signals: Signals,
+    /// Transactions committed, and operations in them: how well the syncs are shared.
+    commits: u64,
+    operations: u64,
+    /// Sends begun and not settled yet: how much more is about to come.
+    aloft: u32,
+    _lock: sqlite::Lock,
+}
+
+impl Writer {
+    pub(super) fn new(
+        path: &Path,
+        db: Connection,
+        lock: sqlite::Lock,
+        queue: mpsc::Receiver<Write>,
+        signals: Signals,
+    ) -> Self {
+        Self {
+            path: path.to_owned(),
+            db: Some(db),
+            opened: Instant::now(),
+            queue,
+            signals,
+            commits: 0,
+            operations: 0,
+            aloft: 0,
+            _lock: lock,
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        loop {
+            if self.db.is_none() && self.opened.elapsed() >= REOPEN_EVERY {
+                self.reopen();
+            }
+            let wait = if self.db.is_some() { Duration::MAX } else { REOPEN_EVERY };
+            match self.queue.recv_timeout(wait) {
+                Ok(first) => batch.push(first),
+                Err(mpsc::RecvTimeoutError::Timeout) => continue,
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            }
+            self.gather();
+            batch.extend(self.queue.try_iter().take(BATCH_MAX - 1));
+            self.commit(&mut batch);
+        }
+        let (commits, operations) = (self.commits, self.operations);
+        tracing::info!(ledger.commits = commits, ledger.operations = operations, "ledger closed");
+    }
+
+    /// Lets more operations arrive while many sends are under way: a shared sync costs each of
+    /// them less than the wait. A lone payout never waits.
+    fn gather(&self) {
+        if self.aloft > 1 {
+            thread::sleep((GATHER_EACH * self.aloft).min(GATHER_MAX));
+        }
+    }
+
+    /// Opens the file again after a failure; opening proves that it can be written.
+    fn reopen(&mut self) {
+        self.opened = Instant::now();
+        match sqlite::open_writer(&self.path) {
+            Ok(db) => {
+                tracing::warn!("ledger can be written again");
+                self.db = Some(db);
+                self.signals.up.send_replace(true);
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "ledger still cannot be written");
+            }
+        }
+    }
+
+    /// Does everything in `batch` in one transaction; answers only after the commit.
+    fn commit(&mut self, batch: &mut Vec<Write>) {
+        let mut answers = Vec::with_capacity(batch.len());
+        let aloft = self.aloft;
+        let committed = match &mut self.db {
+            Some(db) => write(db, batch, &mut answers, aloft).map_err(|error| {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "ledger commit failed; opening it anew");
+                self.db = None;
+                self.signals.up.send_replace(false);
+                Unavailable
+            }),
+            None => Err(Unavailable),
+        };
+        if let Ok(aloft) = committed {
+            self.aloft = aloft;
+            self.commits += 1;
+            self.operations += answers.len() as u64;
+        }
+        // Without a runtime there is nobody left to be told.
+        let _ = self.signals.committed.send((answers, committed.map(drop)));
+        // What was not reached is told the same by dropping its reply.
+        batch.clear();
+    }
+}
+
+/// Does `batch`, and returns how many sends are aloft after it.
+fn write(
+    db: &mut Connection,
+    batch: &mut Vec<Write>,
+    answers: &mut Vec<Answer>,
+    mut aloft: u32,
+) -> Result<u32, sqlite::Error> {
+    let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let now = sqlite::now();
+    for operation in batch.drain(..) {
+        let answer = match operation {
+            Write::Begin { order, resend, reply } => {
+                let begun = sqlite::begin(&tx, &order, |known| resend.allows(known), now);
+                aloft += u32::from(matches!(begun, Ok(Begun::Send(_))));
+                keep(reply, begun)
+            }
+            Write::Settle { payout, outcome, reply } => {
+                aloft = aloft.saturating_sub(1);
+                keep(reply, sqlite::settle(&tx, &payout, &outcome, "REPLY", now))
+            }
+            Write::Unsend { key, reply } => {
+                let outcome = Outcome::NotSent(Unsent::LedgerUnavailable);
+                keep(reply, sqlite::unsend(&tx, &key, &outcome, now))
+            }
+            Write::Recover { reply } => {
+                keep(reply, sqlite::recover(&tx, &Outcome::InDoubt(Doubt::Crash), now))
+            }
+        };
+        answers.push(answer?);
+    }
+    tx.commit()?;
+    Ok(aloft)
+}
+
+/// Keeps `value` back until it is known whether the commit succeeded.
+fn keep<T: Send + 'static>(
+    reply: Reply<T>,
+    value: Result<T, sqlite::Error>,
+) -> Result<Answer, sqlite::Error> {
+    let value = value?;
+    // Whoever asked may have gone; the work is done all the same.
+    Ok(Box::new(move |committed| drop(reply.send(committed.map(|()| value)))))
+}

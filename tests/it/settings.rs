@@ -1,0 +1,176 @@
+//! Settings from the outside: every mistake together, exit codes, and no secret anywhere.
+
+use std::process::Output;
+
+use tokio::process::Command;
+
+use crate::support::{Binary, Upstream, order, payoutd, within};
+
+async fn run(command: &mut Command) -> Output {
+    within(command.output()).await.expect("ran")
+}
+
+fn words(output: &Output) -> String {
+    let (out, err) = (&output.stdout, &output.stderr);
+    format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
+}
+
+#[tokio::test]
+async fn every_bad_setting_is_reported_together_with_exit_64() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("payoutd.toml");
+    let text = r#"
+        [grpc]
+        listen = "nowhere"
+        reflection = "perhaps"
+        speed = 9
+        [admin]
+        listen = 7
+        [ledger]
+        url = "postgres://u@h/db"
+        [surprise]
+        [[project]]
+        pid = 0
+        base_url = "http://pay.example"
+        api_key = "canary-4711"
+        api_key_file = "/no/such"
+        timeout = "soon"
+        [[project]]
+        api_key_file = "/no/such"
+    "#;
+    std::fs::write(&file, text).expect("written");
+    for command in ["serve", "check"] {
+        let output = run(payoutd().args([command, "--config"]).arg(&file)).await;
+        assert_eq!(output.status.code(), Some(64), "{command}");
+        let words = words(&output);
+        for place in [
+            "grpc.listen: must be",
+            "grpc.reflection: must be",
+            "grpc.speed: unknown setting",
+            "admin.listen: must be",
+            "ledger.url: must be",
+            "surprise: unknown setting",
+            "project[0].pid: must be",
+            "project[0].base_url: must be",
+            "project[0].api_key: must not be given beside api_key_file",
+            "project[0].timeout: must be",
+            "project[1].pid: is required",
+            "project[1].base_url: is required",
+            "project[1].api_key_file: the file cannot be read",
+        ] {
+            assert!(words.contains(place), "{command}: {place} is missing in\n{words}");
+        }
+        assert_eq!(words.lines().count(), 13, "{words}");
+        assert!(!words.contains("canary-4711"), "{words}");
+    }
+}
+
+#[tokio::test]
+async fn a_missing_file_and_bad_usage_are_64_and_help_is_0() {
+    for (arguments, code) in [
+        (&["serve", "--config", "/no/such.toml"][..], 64),
+        (&["serve"], 64),
+        (&["fly"], 64),
+        (&["serve", "--speed"], 64),
+        (&[], 64),
+        (&["--help"], 0),
+        (&["--version"], 0),
+    ] {
+        let output = run(payoutd().args(arguments)).await;
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", words(&output));
+    }
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_1_and_said_aloud() {
+    let upstream = Upstream::start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut serve = payoutd();
+    serve.arg("serve").current_dir(folder.path()).envs([
+        ("PAYOUTD_GRPC__LISTEN", upstream.address.to_string()),
+        ("PAYOUTD_PROJECT__PID", "1".to_owned()),
+        ("PAYOUTD_PROJECT__BASE_URL", "http://127.0.0.1:9".to_owned()),
+        ("PAYOUTD_PROJECT__API_KEY", "k".to_owned()),
+    ]);
+    let output = run(&mut serve).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(words(&output).contains("cannot listen on"), "{}", words(&output));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_key_appears_in_no_output_at_trace_level() {
+    const CANARY: &str = "canary7f3a9b2c5d8e1046";
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = folder.path().join("key");
+    std::fs::write(&key, CANARY).expect("written");
+    let upstream = Upstream::start().await;
+    // The sandbox knows another key: even the refusal must not show ours.
+    let url = format!("http://{}", upstream.address);
+    for by_file in [true, false] {
+        let settings = if by_file {
+            ("PAYOUTD_PROJECT__API_KEY_FILE", key.to_str().expect("utf-8"))
+        } else {
+            ("PAYOUTD_PROJECT__API_KEY", CANARY)
+        };
+        let mut check = payoutd();
+        check.arg("check").current_dir(folder.path()).envs([
+            ("PAYOUTD_PROJECT__PID", payoutd::sandbox::PID.to_string().as_str()),
+            ("PAYOUTD_PROJECT__BASE_URL", &url),
+            ("PAYOUTD_LOG__LEVEL", "trace"),
+            settings,
+        ]);
+        let output = run(&mut check).await;
+        assert_eq!(output.status.code(), Some(1), "{}", words(&output));
+        assert!(words(&output).contains("B0001 wrong API key"), "{}", words(&output));
+        assert!(!words(&output).contains(CANARY));
+    }
+
+    // The tests' key, through everything that a served payout writes.
+    let binary = Binary::start(upstream.address, &folder).await;
+    let mut client = binary.client().await;
+    client.create_payout(order("a")).await.expect("OK");
+    upstream.fault(r#"{"then": "drop"}"#);
+    client.create_payout(order("b")).await.expect("OK");
+    upstream.fault(r#"{"code": "B0001"}"#);
+    let status = client.create_payout(order("c")).await.expect_err("refused");
+    assert!(!format!("{status:?}").contains(payoutd::sandbox::API_KEY));
+    let log = std::fs::read_to_string(&binary.log).expect("a log");
+    assert!(log.contains("\"state\":\"ACCEPTED\"") && log.contains("\"level\":\"DEBUG\""), "{log}");
+    assert!(!log.contains(payoutd::sandbox::API_KEY), "the key is in the log");
+    assert!(!log.contains(crate::support::ADDRESS), "a full address is in the log");
+    assert!(!log.contains("sign"), "a signature is in the log");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_tells_what_is_wrong_apart() {
+    let upstream = Upstream::start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let check = || {
+        let mut check = payoutd();
+        check.arg("check").current_dir(folder.path()).envs([
+            ("PAYOUTD_PROJECT__PID", payoutd::sandbox::PID.to_string()),
+            ("PAYOUTD_PROJECT__BASE_URL", format!("http://{}", upstream.address)),
+            ("PAYOUTD_PROJECT__API_KEY", payoutd::sandbox::API_KEY.to_owned()),
+        ]);
+        check
+    };
+    let good = run(&mut check()).await;
+    assert_eq!(good.status.code(), Some(0), "{}", words(&good));
+    for part in ["ok    settings", "synchronous=FULL", "the clock is 0 s off", "E0014"] {
+        assert!(words(&good).contains(part), "{part} is missing in {}", words(&good));
+    }
+    let date = r#""headers": {"date": "Sun, 06 Nov 1994 08:49:37 GMT"}"#;
+    for (fault, expected) in [
+        (r#""code": "B0001""#, "B0001 wrong API key"),
+        (r#""code": "E0001", "msg": "10.1.2.3""#, "E0001 this machine's egress IP"),
+        (r#""code": "E0003""#, "E0003 the project does not exist or is disabled"),
+        (date, "s off Cregis's: set it"),
+        (r#""status": 502, "body": "<html>""#, "HTTP status 502 is not Cregis's envelope"),
+        (r#""then": "drop""#, "no answer from Cregis"),
+    ] {
+        upstream.fault(&format!(r#"{{"on": "query", {fault}}}"#));
+        let output = run(&mut check()).await;
+        assert_eq!(output.status.code(), Some(1), "{fault}: {}", words(&output));
+        assert!(words(&output).contains(expected), "{fault}: {}", words(&output));
+    }
+}
