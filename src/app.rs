@@ -163,6 +163,8 @@ impl App {
             Some(part) = parts.join_next() => Some(part.unwrap_or("a task that panicked")),
         };
         tracing::info!("draining");
+        // First, so that nothing publishes SERVING again.
+        engine.close_intake();
         health.drain().await;
         let cut_off = engine.drain(DRAIN).await;
         if cut_off > 0 {

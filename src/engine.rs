@@ -82,12 +82,20 @@ impl From<Unavailable> for Refused {
     }
 }
 
-/// What the way to a send came to.
-enum Admitted {
+/// What waiting for a turn to send came to.
+enum Turn {
+    /// The right to send.
+    Granted(OwnedSemaphorePermit),
     /// The ledger knows the id, and nothing is to be sent.
-    Known(Payout),
-    /// A flight is under way: this call's own or another's.
-    Aloft(Arc<Track>),
+    Unneeded(Payout),
+}
+
+/// Why a send cannot begin at once.
+enum NoTurn {
+    /// Nothing may be sent.
+    Closed(Refused),
+    /// Everybody else is sending.
+    Busy,
 }
 
 // === impl Engine ===
@@ -148,15 +156,24 @@ impl Engine {
         let project = Arc::clone(self.project(order.key.pid)?);
         let order = Arc::new(order);
         let aloft = self.flights().get(&order.key).map(Arc::clone);
-        let admitted = match aloft {
-            Some(track) => Admitted::Aloft(track),
-            None => self.admit(&project, &order, request_id, until).await?,
+        let track = match aloft {
+            Some(track) => track,
+            None => {
+                let permit = match self.turn(&project) {
+                    Ok(permit) => permit,
+                    // Rare and large: kept out of the memory of every call that waits.
+                    Err(no_turn) => {
+                        match Box::pin(self.wait_for_turn(&project, &order, until, no_turn)).await?
+                        {
+                            Turn::Granted(permit) => permit,
+                            Turn::Unneeded(payout) => return answer(&order, payout),
+                        }
+                    }
+                };
+                self.take_off(&project, &order, request_id, permit)?
+            }
         };
-        let payout = match admitted {
-            Admitted::Known(payout) => payout,
-            Admitted::Aloft(track) => flight::wait(track, &order, until).await?,
-        };
-        answer(&order, payout)
+        answer(&order, flight::wait(track, &order, until).await?)
     }
 
     /// The payout that `id` names, as the ledger holds it.
@@ -179,38 +196,37 @@ impl Engine {
         }
     }
 
-    /// Sends `order` to a flight, or finds that none is needed or possible.
-    async fn admit(
-        self: &Arc<Self>,
-        project: &Arc<Project>,
-        order: &Arc<Order>,
-        request_id: &str,
+    /// The right to send now, if there is one to be had.
+    fn turn(&self, project: &Project) -> Result<OwnedSemaphorePermit, NoTurn> {
+        self.intake(project).map_err(NoTurn::Closed)?;
+        Arc::clone(&project.sends).try_acquire_owned().map_err(|_| NoTurn::Busy)
+    }
+
+    /// Finds out whether `order` needs a turn at all, and waits for one if it does: what is known is
+    /// answered even while nothing may be sent.
+    async fn wait_for_turn(
+        &self,
+        project: &Project,
+        order: &Order,
         until: Instant,
-    ) -> Result<Admitted, Refused> {
-        let turn = match self.intake(project) {
-            Ok(()) => Arc::clone(&project.sends).try_acquire_owned().map_err(|_| None),
-            Err(closed) => Err(Some(closed)),
-        };
-        let permit = match turn {
-            Ok(permit) => permit,
-            // What is known is answered even while nothing may be sent.
-            Err(closed) => match self.known(order).await? {
-                Some(payout) if !project.resend().would_send(&payout, order) => {
-                    return Ok(Admitted::Known(payout));
-                }
-                Some(_) | None => match closed {
-                    Some(closed) => return Err(closed),
-                    None => self.queue(project, until).await?,
-                },
-            },
-        };
-        self.take_off(project, order, request_id, permit)
+        no_turn: NoTurn,
+    ) -> Result<Turn, Refused> {
+        match self.known(order).await? {
+            Some(payout) if !project.resend().would_send(&payout, order) => {
+                return Ok(Turn::Unneeded(payout));
+            }
+            Some(_) | None => {}
+        }
+        match no_turn {
+            NoTurn::Closed(closed) => Err(closed),
+            NoTurn::Busy => self.queue(project, until).await.map(Turn::Granted),
+        }
     }
 
     /// Waits for a turn to send; bounded in time and in how many wait.
     async fn queue(
         &self,
-        project: &Arc<Project>,
+        project: &Project,
         until: Instant,
     ) -> Result<OwnedSemaphorePermit, Refused> {
         let _place = project.queue.try_acquire().map_err(|_| Refused::Overloaded)?;
@@ -231,14 +247,14 @@ impl Engine {
         order: &Arc<Order>,
         request_id: &str,
         permit: OwnedSemaphorePermit,
-    ) -> Result<Admitted, Refused> {
+    ) -> Result<Arc<Track>, Refused> {
         let mut flights = self.flights();
         // Under the lock that `drain` takes: after it, no flight starts.
         if *self.draining.borrow() {
             return Err(Refused::Draining);
         }
         if let Some(track) = flights.get(&order.key) {
-            return Ok(Admitted::Aloft(Arc::clone(track)));
+            return Ok(Arc::clone(track));
         }
         let flight = Flight::new(self, project, order, permit);
         let track = Arc::clone(flight.track());
@@ -246,7 +262,7 @@ impl Engine {
         flights.insert(order.key.clone(), Arc::clone(&track));
         drop(flights);
         self.tasks.spawn(flying);
-        Ok(Admitted::Aloft(track))
+        Ok(track)
     }
 
     /// Whether new sends are taken, apart from their number.

@@ -79,6 +79,8 @@ pub fn server(
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // So that grpcurl and its like can show the details of an error.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     // Older grpcurl and many GUI clients still speak v1alpha only.
     Ok(router.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?))

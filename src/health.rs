@@ -26,14 +26,6 @@ pub struct Health {
     ready: watch::Sender<bool>,
 }
 
-/// What health depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Source {
-    Ledger,
-    Drain,
-    Breaker(usize),
-}
-
 // === impl Health ===
 
 impl Health {
@@ -56,23 +48,16 @@ impl Health {
 
     /// Publishes the engine's condition for as long as it is polled.
     pub async fn follow(&self, engine: &Engine) {
-        let mut news = StreamMap::new();
-        news.insert(Source::Ledger, WatchStream::new(engine.ledger_writable()));
-        news.insert(Source::Drain, WatchStream::new(engine.draining()));
+        let (writable, draining) = (engine.ledger_writable(), engine.draining());
         let breakers = engine.breakers();
-        let mut open = vec![false; breakers.len()];
-        for (number, breaker) in breakers.into_iter().enumerate() {
-            news.insert(Source::Breaker(number), WatchStream::new(breaker));
-        }
-        let (mut writable, mut draining) =
-            (*engine.ledger_writable().borrow(), *engine.draining().borrow());
-        while let Some((source, now)) = news.next().await {
-            match source {
-                Source::Ledger => writable = now,
-                Source::Drain => draining = now,
-                Source::Breaker(number) => open[number] = now,
-            }
-            self.publish(writable && !draining, !open.contains(&true)).await;
+        let all = [&writable, &draining].into_iter().chain(&breakers);
+        let mut news: StreamMap<usize, _> =
+            all.cloned().map(WatchStream::new).enumerate().collect();
+        while news.next().await.is_some() {
+            // What is true now, which may be later than the news.
+            let serving = *writable.borrow() && !*draining.borrow();
+            let upstream = !breakers.iter().any(|open| *open.borrow());
+            self.publish(serving, upstream).await;
         }
         pending().await
     }

@@ -40,8 +40,8 @@ impl Folder {
              INSERT INTO payout SELECT i, {PID}, lower(hex(randomblob(16))), i, 'ACCEPTED', '', '',
                  NULL, '195@195', 'TXsmKpEuW7qWnXzJLGP9eDLvWPR2GRn1FS', '1.1', '', '', '',
                  1, 1, 1, 2, '' FROM n;
-             INSERT INTO event SELECT NULL, id, 1, 1, 'RECORDED', 'SENDING', '', '', NULL, '' FROM payout;
-             INSERT INTO event SELECT NULL, id, 2, 1, 'REPLY', 'ACCEPTED', '', '', cid, '' FROM payout;
+             INSERT INTO event SELECT id, 1, 1, 'RECORDED', 'SENDING', '', '', NULL, '' FROM payout;
+             INSERT INTO event SELECT id, 2, 1, 'REPLY', 'ACCEPTED', '', '', cid, '' FROM payout;
              COMMIT;
              PRAGMA wal_checkpoint(TRUNCATE);"
         );

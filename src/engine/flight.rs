@@ -85,7 +85,7 @@ impl Flight {
                 let outcome = self.project.cregis.create_payout(&self.order).await;
                 self.project.breaker.record(&outcome, std::time::Instant::now());
                 let from = payout.state;
-                let settled = self.settle(payout, outcome).await;
+                let settled = self.settle(&payout, &outcome).await;
                 log_change(&settled, from, &request_id);
                 self.land(Ok(settled));
             }
@@ -101,7 +101,7 @@ impl Flight {
     }
 
     /// Writes the outcome down, however long that takes. Until it is durable nobody is told it.
-    async fn settle(&self, payout: Payout, outcome: Outcome) -> Payout {
+    async fn settle(&self, payout: &Payout, outcome: &Outcome) -> Payout {
         loop {
             if let Ok(settled) = self.engine.ledger.settle(payout.clone(), outcome.clone()).await {
                 return settled;

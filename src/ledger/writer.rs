@@ -18,7 +18,7 @@ const BATCH_MAX: usize = 512;
 /// For each send under way, the writer waits this long for company before it commits, ...
 const GATHER_EACH: Duration = Duration::from_micros(80);
 /// ... but never longer than this.
-const GATHER_MAX: Duration = Duration::from_millis(2);
+const GATHER_MAX: Duration = Duration::from_millis(4);
 /// How often a ledger that failed is tried again.
 const REOPEN_EVERY: Duration = Duration::from_millis(500);
 

@@ -4,6 +4,7 @@
 
 mod callers;
 mod crash;
+mod documents;
 mod ledger;
 mod once;
 mod outcomes;

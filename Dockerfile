@@ -1,0 +1,37 @@
+# The service, alone and unprivileged. Settings come by PAYOUTD_ variables or --config; secrets as files.
+
+FROM rust:1.95-slim-bookworm AS build
+WORKDIR /src
+
+# Dependencies are built over empty sources, so that this layer lasts until the lockfile changes.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir -p src benches/payouts \
+    && for file in build.rs src/main.rs benches/payouts/main.rs; do echo "fn main() {}" > "$file"; done \
+    && touch src/lib.rs \
+    && cargo build --release --locked --bin payoutd
+
+# Cargo compares times: what the context brings may be older than the empty sources were.
+COPY build.rs ./
+COPY proto proto
+COPY src src
+RUN find build.rs src proto -type f -exec touch {} + \
+    && cargo build --release --locked --bin payoutd \
+    && mkdir /ledger
+
+FROM debian:bookworm-slim
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=build /src/target/release/payoutd /usr/local/bin/payoutd
+COPY --from=build --chown=65532:65532 /ledger /var/lib/payoutd
+
+USER 65532:65532
+WORKDIR /var/lib/payoutd
+# The ledger is what keeps a payout from being made twice: it must outlive the container.
+VOLUME /var/lib/payoutd
+ENV PAYOUTD_LEDGER__URL=sqlite:/var/lib/payoutd/payoutd.db
+
+# Listeners stay on loopback, for a sidecar; to be reached without one, set PAYOUTD_GRPC__LISTEN.
+EXPOSE 50051 9090
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["payoutd", "health"]
+ENTRYPOINT ["payoutd"]
+CMD ["serve"]

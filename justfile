@@ -1,0 +1,41 @@
+# What CI runs, by name. `just` alone lists the recipes.
+
+export PATH := justfile_directory() / ".tools/bin:" + env("PATH")
+
+_list:
+    @just --list
+
+# Everything that CI checks.
+ci:
+    .ci/run
+
+# One example payout, from nothing.
+dev *arguments:
+    cargo run --release --locked -- dev {{ arguments }}
+
+# Formatting and lints.
+lint:
+    cargo fmt --check
+    cargo clippy --locked --all-targets -- -D warnings
+
+# Every test.
+test:
+    cargo test --locked
+
+# The clients of the README, real ones, against the running binary.
+clients: tools
+    tests/clients/run
+
+# The proto, the Dockerfile, the dependencies.
+files: tools
+    buf lint
+    hadolint Dockerfile
+    cargo deny check bans licenses sources
+
+# What a payout costs, against the floor; a quiet machine tells more.
+bench *arguments:
+    cargo bench --locked --bench payouts -- {{ arguments }}
+
+# The third-party tools of the checks, into .tools/.
+tools:
+    .ci/tools

@@ -1,0 +1,73 @@
+//! The documents say what the code says: nothing that can be answered or set is missing from them.
+
+use std::collections::BTreeSet;
+use std::fs::read_to_string;
+use std::path::Path;
+
+fn file(path: &str) -> String {
+    read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect(path)
+}
+
+/// The string literals of a source file before its tests that consist of `fits` characters.
+fn literals(path: &str, fits: impl Fn(char) -> bool) -> BTreeSet<String> {
+    let source = file(path);
+    let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+    let quoted = code.split('"').skip(1).step_by(2);
+    quoted.filter(|text| text.len() > 4 && text.chars().all(&fits)).map(str::to_owned).collect()
+}
+
+fn upper(c: char) -> bool {
+    c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'
+}
+
+#[test]
+fn every_state_reason_code_and_refusal_is_in_the_table_of_outcomes() {
+    let outcomes = file("docs/outcomes.md");
+    let sources = ["src/payout.rs", "src/outcome.rs", "src/grpc/status.rs", "src/cregis/reply.rs"];
+    let mut words: BTreeSet<String> =
+        sources.iter().flat_map(|source| literals(source, upper)).collect();
+    words.remove("00000");
+    assert!(words.len() > 50, "the sources hold {} words: are they read right?", words.len());
+    let missing: Vec<_> =
+        words.iter().filter(|word| !outcomes.contains(&format!("`{word}`"))).collect();
+    assert!(missing.is_empty(), "docs/outcomes.md does not explain {missing:?}");
+}
+
+#[test]
+fn every_reason_and_refusal_is_in_the_published_proto() {
+    let proto = file("proto/payout/v1/payout.proto");
+    let words = literals("src/grpc/status.rs", upper);
+    let missing: Vec<_> = words.iter().filter(|word| !proto.contains(word.as_str())).collect();
+    assert!(missing.is_empty(), "the proto's comments do not name {missing:?}");
+}
+
+#[test]
+fn every_setting_is_in_the_table_of_settings() {
+    let settings = file("docs/settings.md");
+    for (path, section) in [("src/config.rs", ""), ("src/config/project.rs", "project.")] {
+        let source = file(path);
+        let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+        let mut found = 0;
+        for call in
+            ["section.get(\"", "section.require(\"", "section.optional(\"", "section.secret(\""]
+        {
+            for rest in code.split(call).skip(1) {
+                let name = rest.split('"').next().expect("a name");
+                let place = format!("{section}{name}` |");
+                assert!(settings.contains(&place), "docs/settings.md lacks {place}");
+                found += 1;
+            }
+        }
+        assert!(found > 5, "{path} is not read right");
+    }
+}
+
+/// CI runs what the README tells people to run.
+#[test]
+fn ci_runs_the_commands_of_the_readme() {
+    let (readme, ci) = (file("README.md"), file(".ci/run"));
+    for command in ["cargo test --locked", "cargo run --release -- dev"] {
+        assert!(readme.lines().any(|line| line == command), "the README lacks {command}");
+        assert!(ci.contains(command), ".ci/run lacks {command}");
+    }
+}
