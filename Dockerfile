@@ -4,6 +4,7 @@ FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 
 # Dependencies are built over empty sources, so that this layer lasts until the lockfile changes.
+COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src benches/payouts \
     && for file in build.rs src/main.rs benches/payouts/main.rs; do echo "fn main() {}" > "$file"; done \
