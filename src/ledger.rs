@@ -1,6 +1,6 @@
 //! The durable record of every payout, and the only place where one is changed.
 //!
-//! The operations are the domain's verbs; the SQL behind them is in [`sqlite`]. One thread writes:
+//! The operations are the domain's verbs; the SQL behind them is in `ledger/sqlite.rs`. One thread writes:
 //! it takes whatever is queued, does it in one transaction, syncs once and only then answers
 //! everybody, so a busy gateway shares its syncs. A second thread reads, so that looking things up
 //! never waits for a disk. A failed commit is trusted in neither direction: the connection is
