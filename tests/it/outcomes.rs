@@ -34,9 +34,10 @@ async fn row_accepted_200_with_an_exact_cid() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn row_connect_dns_and_tls_failures_are_not_sent() {
-    let closed = TcpListener::bind(any_port()).await.expect("a port");
+    // Bound and not listening: refuses, and nobody else can take the port.
+    let closed = tokio::net::TcpSocket::new_v4().expect("a socket");
+    closed.bind(any_port()).expect("a port");
     let nobody = closed.local_addr().expect("an address");
-    drop(closed);
     let (no_tls, _task) = raw_upstream(b"HTTP/1.1 200 OK\r\n\r\n").await;
     for base_url in [
         format!("http://{nobody}"),

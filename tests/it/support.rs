@@ -320,15 +320,13 @@ impl Binary {
         folder: &TempDir,
         settings: &[(&str, &str)],
     ) -> Self {
-        let free = TcpListener::bind(any_port()).await.expect("a port");
-        let address = free.local_addr().expect("an address");
-        drop(free);
         let log = folder.path().join("log");
         let file = std::fs::File::options().append(true).create(true).open(&log).expect("a log");
+        let before = file.metadata().expect("a log").len();
         let process = payoutd()
             .arg("serve")
             .envs([
-                ("PAYOUTD_GRPC__LISTEN", address.to_string()),
+                ("PAYOUTD_GRPC__LISTEN", "127.0.0.1:0".to_owned()),
                 ("PAYOUTD_ADMIN__LISTEN", "127.0.0.1:0".to_owned()),
                 ("PAYOUTD_LEDGER__URL", format!("sqlite:{}", ledger(folder).display())),
                 ("PAYOUTD_PROJECT__PID", PID.to_string()),
@@ -340,14 +338,17 @@ impl Binary {
             .stderr(file)
             .spawn()
             .expect("started");
-        let binary = Self { process, address, log };
-        within(async {
-            while TcpStream::connect(address).await.is_err() {
+        // It picks the port and says which; another process could take one that we picked.
+        let address = within(async {
+            loop {
+                if let Some(address) = serving_on(&log, before) {
+                    return address;
+                }
                 tokio::task::yield_now().await;
             }
         })
         .await;
-        binary
+        Self { process, address, log }
     }
 
     pub(crate) async fn client(&self) -> Client {
@@ -371,6 +372,14 @@ impl Binary {
         let ended = tokio::time::timeout(limit, self.process.wait()).await;
         ended.expect("ends in time").expect("waited for").code()
     }
+}
+
+/// Where the process that began to write `log` at `before` says that it serves, once it does.
+fn serving_on(log: &std::path::Path, before: u64) -> Option<SocketAddr> {
+    let text = std::fs::read_to_string(log).expect("a log");
+    let text = text.get(usize::try_from(before).expect("fits")..)?;
+    let line = text.lines().find(|line| line.contains("\"message\":\"serving\""))?;
+    line.split("\"grpc\":\"").nth(1)?.split('"').next()?.parse().ok()
 }
 
 /// The binary, without any setting from the environment of the tests.
