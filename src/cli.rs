@@ -6,6 +6,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use secrecy::SecretString;
@@ -79,6 +80,18 @@ struct SandboxArgs {
     /// Misbehave a little all the time.
     #[arg(long)]
     chaos: bool,
+    /// Have each order end by itself, with this status: 6 is success.
+    #[arg(long, value_parser = clap::value_parser!(i32).range(0..=7))]
+    outcome: Option<i32>,
+    /// How long that takes.
+    #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
+    outcome_after: Duration,
+    /// Ask here whether each order may be paid.
+    #[arg(long)]
+    verification_url: Option<String>,
+    /// Take a repeated id for a new order.
+    #[arg(long)]
+    no_duplicate_check: bool,
 }
 
 #[derive(Debug, Args)]
@@ -162,9 +175,18 @@ async fn run_dev(args: DevArgs) -> Result<(), Failure> {
 async fn run_sandbox(args: SandboxArgs) -> Result<(), Failure> {
     let log = Log { level: tracing::Level::INFO, json: None };
     telemetry::init(log);
-    let (pid, api_key) = (args.pid, args.api_key);
-    let (listen, control, chaos) = (args.listen, args.control, args.chaos);
-    let settings = sandbox::Settings { listen, control, pid, api_key, chaos };
+    let pid = args.pid;
+    let settings = sandbox::Settings {
+        listen: args.listen,
+        control: args.control,
+        pid,
+        api_key: args.api_key,
+        chaos: args.chaos,
+        outcome: args.outcome,
+        outcome_after: args.outcome_after,
+        verification_url: args.verification_url,
+        no_duplicate_check: args.no_duplicate_check,
+    };
     let sandbox = Sandbox::bind(settings).await?;
     println!(
         "sandbox for pid {pid} on http://{}; control on http://{} (docs/sandbox.md)",

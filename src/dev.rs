@@ -49,6 +49,9 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
         pid: sandbox::PID,
         api_key: key.clone(),
         chaos: settings.chaos,
+        outcome: Some(6),
+        outcome_after: Duration::from_secs(1),
+        ..sandbox::Settings::default()
     })
     .await?;
     let control = sandbox.control_address()?;

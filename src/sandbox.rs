@@ -1,12 +1,18 @@
 //! A small Cregis with a memory: for tests, for `payoutd dev` and for callers' own CI.
 //!
-//! It verifies signatures, refuses a repeated id and a bad nonce, and answers queries. Told so
-//! through a second port, it misbehaves: late, lost, broken or wrong answers, before or after it
-//! has stored the order. Nothing here is part of the service, and nothing survives a stop.
+//! It verifies signatures, refuses a repeated id and a bad nonce, answers queries, asks whether an
+//! order may be paid, takes it to an end and sends the notice. Told so through a second port, it
+//! misbehaves: late, lost, broken or wrong answers, before or after it has stored the order; late,
+//! lost, repeated, forged or mismatching messages. Nothing here is part of the service, and nothing
+//! survives a stop.
 
 pub mod book;
 mod control;
 pub mod fault;
+mod life;
+mod memory;
+pub mod message;
+pub mod order;
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -27,13 +33,17 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::json::Json;
-use book::{Book, Verdict};
-use fault::{Fault, On, Then};
+use book::Book;
+use fault::{Fault, On, Then, Twice};
+use life::{Job, Worker};
+use memory::Verdict;
+pub use message::signed;
 
 /// The project that a sandbox stands for unless told otherwise: the vendor's published example.
 pub const PID: i64 = 1_382_528_827_416_576;
@@ -53,6 +63,14 @@ pub struct Settings {
     pub api_key: SecretString,
     /// Misbehave a little all the time.
     pub chaos: bool,
+    /// The status that each order ends with by itself.
+    pub outcome: Option<i32>,
+    /// How long it takes to get there.
+    pub outcome_after: Duration,
+    /// Where each order is verified.
+    pub verification_url: Option<String>,
+    /// Take a repeated id for a new order, as a provider without that check would.
+    pub no_duplicate_check: bool,
 }
 
 /// A sandbox that is bound.
@@ -61,6 +79,8 @@ pub struct Sandbox {
     cregis: TcpListener,
     control: TcpListener,
     book: Arc<Book>,
+    jobs: mpsc::UnboundedReceiver<Job>,
+    http: reqwest::Client,
     chaos: bool,
 }
 
@@ -71,18 +91,42 @@ struct Dropped;
 
 type Body = UnsyncBoxBody<Bytes, Dropped>;
 
+// === impl Settings ===
+
+impl Default for Settings {
+    /// The vendor's example project on any two free ports, well-behaved, with orders that stay as
+    /// they are.
+    fn default() -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self {
+            listen: any,
+            control: any,
+            pid: PID,
+            api_key: API_KEY.into(),
+            chaos: false,
+            outcome: None,
+            outcome_after: Duration::from_secs(1),
+            verification_url: None,
+            no_duplicate_check: false,
+        }
+    }
+}
+
 // === impl Sandbox ===
 
 impl Sandbox {
     /// Binds both ports; 0 takes any that is free.
     ///
     /// # Errors
-    /// Where a port is not to be had.
+    /// Where a port is not to be had, or the system has no root certificates.
     pub async fn bind(settings: Settings) -> io::Result<Self> {
+        let (book, jobs) = Book::new(&settings);
         Ok(Self {
             cregis: TcpListener::bind(settings.listen).await?,
             control: TcpListener::bind(settings.control).await?,
-            book: Arc::new(Book::new(settings.pid, settings.api_key)),
+            book: Arc::new(book),
+            jobs,
+            http: life::client().map_err(io::Error::other)?,
             chaos: settings.chaos,
         })
     }
@@ -108,20 +152,22 @@ impl Sandbox {
         Arc::clone(&self.book)
     }
 
-    /// Serves until `stop`; then every connection is closed at once.
+    /// Serves until `stop`; then every connection is closed at once, and what was not sent never is.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { cregis, control, book, chaos } = self;
+        let Self { cregis, control, book, jobs, http, chaos } = self;
         let pages = control::router(Arc::clone(&book));
         let closed = stop.clone().cancelled_owned();
         let control = axum::serve(control, pages).with_graceful_shutdown(closed);
-        let connections = TaskTracker::new();
+        let tasks = TaskTracker::new();
+        let (worker_book, worker_stop) = (Arc::clone(&book), stop.clone());
+        let worker = Worker { book: worker_book, http, tasks: tasks.clone(), stop: worker_stop };
         let accept = async {
             loop {
                 let Ok((stream, _)) = cregis.accept().await else { continue };
                 // Small answers must not wait for acknowledgements.
                 let _ = stream.set_nodelay(true);
                 let (book, stop) = (Arc::clone(&book), stop.clone());
-                connections.spawn(async move {
+                tasks.spawn(async move {
                     let service =
                         service_fn(move |request| serve(Arc::clone(&book), chaos, request));
                     let serve = http1::Builder::new()
@@ -135,11 +181,12 @@ impl Sandbox {
         tokio::select! {
             () = accept => {}
             _ = control => {}
+            () = worker.run(jobs) => {}
             () = stop.cancelled() => {}
         }
         stop.cancel();
-        connections.close();
-        connections.wait().await;
+        tasks.close();
+        tasks.wait().await;
     }
 }
 
@@ -164,20 +211,37 @@ async fn serve(
 
     let (number, scripted) = book.receive(&path, on, &body);
     let drawn = if chaos { Fault::chaos(on) } else { None };
-    let Some(fault) = scripted.or(drawn) else {
-        let verdict = book.decide(number, on, &body, true);
-        return Ok(raw(200, envelope(verdict)));
-    };
+    let fault = scripted.or(drawn).unwrap_or_default();
     pause(fault.delay).await;
-    let verdict = book.decide(number, on, &body, fault.stores());
+    let mut verdict = decided(book.decide(on, &body, fault.stores())).await;
+    if let (On::Payout, Some(twice)) = (on, fault.deliver_twice) {
+        let second = decided(book.decide_again(&body, fault.stores())).await;
+        verdict = match twice {
+            Twice::First => verdict,
+            Twice::Second => second,
+        };
+    }
+    book.note_answer(number, verdict.code);
     pause(fault.delay_answer).await;
     misbehave(fault, verdict).await
 }
 
+/// Waits until the answer may be sent.
+async fn decided(mut verdict: Verdict) -> Verdict {
+    if let Some(held) = verdict.held.take() {
+        // It always ends with the sender's end; nothing is ever sent.
+        let _ = held.await;
+    }
+    verdict
+}
+
 /// The answer that `fault` makes of `verdict`.
 async fn misbehave(fault: Fault, mut verdict: Verdict) -> Result<Response<Body>, Dropped> {
-    if let (Some(cid), Value::Object(data)) = (&fault.cid, &mut verdict.data) {
-        data.insert("cid".to_owned(), cid.clone());
+    if let Value::Object(data) = &mut verdict.data {
+        if let Some(cid) = fault.cid {
+            data.insert("cid".to_owned(), cid);
+        }
+        message::change(data, fault.fields);
     }
     let text = match (fault.body, fault.code) {
         (Some(body), _) => body,

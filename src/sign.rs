@@ -9,6 +9,8 @@
 use md5::{Digest, Md5};
 use subtle::ConstantTimeEq;
 
+use crate::json::Json;
+
 /// Returns the signature of `parameters` under `key`: 32 lower-case hex digits.
 ///
 /// Every value is given in the form in which it is signed: text as it is, integers as decimal
@@ -24,6 +26,24 @@ pub fn verify(key: &str, parameters: &[(&str, &str)], signature: &str) -> bool {
     let lower = signature.bytes().all(|byte| !byte.is_ascii_uppercase());
     let decoded = hex::decode_to_slice(signature, &mut given).is_ok();
     lower && decoded && digest(key, parameters).ct_eq(&given).into()
+}
+
+/// The parameters of a message in the form in which they are signed.
+///
+/// `None` where `body` is not a flat object, or holds a number that is not exactly an integer.
+pub fn parameters(body: &Json) -> Option<Vec<(&str, String)>> {
+    let Json::Object(fields) = body else { return None };
+    let signed = fields.iter().map(|(name, value)| {
+        let text = match value {
+            Json::Text(text) => text.clone(),
+            Json::Integer(value) => value.to_string(),
+            Json::Bool(value) => value.to_string(),
+            Json::Null => String::new(),
+            Json::Inexact | Json::List(_) | Json::Object(_) => return None,
+        };
+        Some((name.as_str(), text))
+    });
+    signed.collect()
 }
 
 fn digest(key: &str, parameters: &[(&str, &str)]) -> [u8; 16] {
@@ -198,5 +218,18 @@ mod tests {
             assert!(!verify("key", &parameters, wrong), "{wrong:?}");
         }
         assert!(!verify("other", &parameters, "84ebf6a4564c37ddf28ce80a64aadcba"));
+    }
+
+    #[test]
+    fn a_flat_message_of_exact_values_becomes_parameters_and_no_other_does() {
+        let read = |text: &str| Json::parse(text.as_bytes()).expect(text);
+        let flat = read(r#"{"cid":9007199254740993,"memo":null,"a":"x","b":true,"remark":""}"#);
+        let text = [("cid", "9007199254740993"), ("memo", ""), ("a", "x"), ("b", "true")];
+        let mut expected = text.map(|(name, value)| (name, value.to_owned())).to_vec();
+        expected.push(("remark", String::new()));
+        assert_eq!(parameters(&flat), Some(expected));
+        for other in [r#"{"a":1.0}"#, r#"{"a":[]}"#, r#"{"a":{}}"#, "[]", "1", "null"] {
+            assert_eq!(parameters(&read(other)), None, "{other}");
+        }
     }
 }

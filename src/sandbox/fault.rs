@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// One fault, as posted to `/faults`. See `docs/sandbox.md` for every field with examples.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Fault {
-    /// Which call it strikes.
+    /// Which call or message it strikes.
     pub on: On,
     /// Only requests with this id; any where absent.
     pub third_party_id: Option<String>,
@@ -18,7 +18,7 @@ pub struct Fault {
     pub every: Option<u64>,
     /// How often it strikes before it is used up; 1 where absent, 0 for ever.
     pub times: Option<u64>,
-    /// Pause before the request is looked at.
+    /// Pause before the request is looked at, or the message sent.
     #[serde(deserialize_with = "duration")]
     pub delay: Duration,
     /// Pause between storing and answering.
@@ -26,7 +26,7 @@ pub struct Fault {
     pub delay_answer: Duration,
     /// Whether a good order is stored. True where absent, except beside `code`.
     pub store: Option<bool>,
-    /// How the answer ends.
+    /// How the answer ends; a message can only be dropped.
     pub then: Then,
     /// HTTP status of the answer.
     pub status: Option<u16>,
@@ -40,12 +40,24 @@ pub struct Fault {
     pub msg: Option<String>,
     /// Any JSON in place of the cid.
     pub cid: Option<Value>,
+    /// Fields of the answer's data, or of a message before it is signed; null takes one out.
+    pub fields: Map<String, Value>,
+    /// Fields of a message that are changed after it was signed.
+    pub tamper: Map<String, Value>,
+    /// Sign the message with another key.
+    pub forge: bool,
+    /// How often the message is sent in all; once where absent.
+    pub repeat: Option<u64>,
+    /// Have the message answered before the create call is.
+    pub before_answer: bool,
+    /// Take the create call in twice, and answer what the first or the second came to.
+    pub deliver_twice: Option<Twice>,
     /// Requests that have matched so far.
     #[serde(skip)]
     matched: u64,
 }
 
-/// Which call a fault strikes.
+/// Which call or message a fault strikes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum On {
@@ -54,6 +66,20 @@ pub enum On {
     Payout,
     /// `/api/v1/payout/query`
     Query,
+    /// Our notice to the callback URL.
+    Notice,
+    /// Our question to the verification URL.
+    Verification,
+}
+
+/// Which answer comes back of a call that was taken in twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Twice {
+    /// What the first taking came to.
+    First,
+    /// What the second came to.
+    Second,
 }
 
 /// How an answer ends.
@@ -86,11 +112,24 @@ impl Script {
         self.0.clear();
     }
 
-    /// The fault that strikes this request, if any; counts it off.
+    /// The fault that strikes this request or message, if any; counts it off.
     pub(super) fn strike(&mut self, on: On, third_party_id: Option<&str>) -> Option<Fault> {
+        self.first(third_party_id, |fault| fault.on == on && !fault.is_early_notice())
+    }
+
+    /// The fault that has an order end, and its notice answered, before its create call is.
+    pub(super) fn strike_early(&mut self, third_party_id: &str) -> Option<Fault> {
+        self.first(Some(third_party_id), Fault::is_early_notice)
+    }
+
+    fn first(
+        &mut self,
+        third_party_id: Option<&str>,
+        fits: impl Fn(&Fault) -> bool,
+    ) -> Option<Fault> {
         let at = self.0.iter_mut().position(|fault| {
             let named = fault.third_party_id.as_deref();
-            let matches = fault.on == on && (named.is_none() || named == third_party_id);
+            let matches = fits(fault) && (named.is_none() || named == third_party_id);
             fault.matched += u64::from(matches);
             matches && fault.matched.is_multiple_of(fault.every.unwrap_or(1).max(1))
         })?;
@@ -110,6 +149,11 @@ impl Fault {
     /// Whether a good order is stored although the answer will be wrong.
     pub(super) fn stores(&self) -> bool {
         self.store.unwrap_or(self.code.is_none())
+    }
+
+    /// Whether it strikes when an order is stored, not when its notice is written.
+    fn is_early_notice(&self) -> bool {
+        self.on == On::Notice && self.before_answer
     }
 
     /// A little misbehaviour, drawn for each request by `--chaos`: one in five is late, one in
@@ -159,6 +203,16 @@ mod tests {
         assert!(named.strike(On::Payout, Some("a")).is_none());
         assert!(named.strike(On::Query, Some("b")).is_none());
         assert!(named.strike(On::Query, Some("a")).is_some());
+    }
+
+    #[test]
+    fn an_early_notice_is_struck_by_the_create_call_alone() {
+        let mut early = script(r#"{"on": "notice", "before_answer": true}"#);
+        assert!(early.strike(On::Notice, Some("a")).is_none());
+        assert!(early.strike_early("a").is_some());
+        let mut asked = script(r#"{"on": "verification", "before_answer": true}"#);
+        assert!(asked.strike_early("a").is_none());
+        assert!(asked.strike(On::Verification, Some("a")).is_some());
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod documents;
 mod ledger;
 mod once;
 mod outcomes;
+mod sandbox;
 mod serving;
 mod settings;
 mod stop;

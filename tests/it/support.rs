@@ -86,6 +86,7 @@ impl Upstream {
             pid: PID,
             api_key: API_KEY.into(),
             chaos: false,
+            ..sandbox::Settings::default()
         };
         let sandbox = Sandbox::bind(settings).await.expect("bound");
         let (address, control) = (sandbox.address(), sandbox.control_address());
