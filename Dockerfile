@@ -31,7 +31,7 @@ VOLUME /var/lib/payoutd
 ENV PAYOUTD_LEDGER__URL=sqlite:/var/lib/payoutd/payoutd.db
 
 # Listeners stay on loopback, for a sidecar; to be reached without one, set PAYOUTD_GRPC__LISTEN.
-EXPOSE 50051 9090
+EXPOSE 50051 8080 9090
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["payoutd", "health"]
 ENTRYPOINT ["payoutd"]

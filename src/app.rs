@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::{Router, TcpIncoming};
 
 use crate::admin;
+use crate::callback;
 use crate::config::Config;
 use crate::engine::{Engine, Project};
 use crate::grpc;
@@ -29,6 +30,7 @@ pub struct App {
     engine: Arc<Engine>,
     health: Health,
     grpc: (TcpListener, Router),
+    callback: TcpListener,
     admin: TcpListener,
     addresses: Addresses,
 }
@@ -38,6 +40,8 @@ pub struct App {
 pub struct Addresses {
     /// For callers.
     pub grpc: SocketAddr,
+    /// For Cregis.
+    pub callback: SocketAddr,
     /// For the platform.
     pub admin: SocketAddr,
 }
@@ -103,19 +107,18 @@ impl App {
                 .map_err(|source| Error::Client { pid, source })?;
             projects.insert(pid, project);
         }
-        if !config.callback.public_url.is_empty() {
-            tracing::warn!("callback.public_url is set, but this version does not listen there");
-        }
-        let engine = Engine::new(ledger, projects);
+        let engine = Engine::new(ledger, projects, config.void_min_age, config.grpc.max_watches);
         let router = grpc::server(&config.grpc, Arc::clone(&engine), &health)?;
         let listener = listen(config.grpc.listen).await?;
+        let callback = listen(config.callback.listen).await?;
         let admin = listen(config.admin).await?;
         let addresses = Addresses {
             grpc: local(&listener, config.grpc.listen)?,
+            callback: local(&callback, config.callback.listen)?,
             admin: local(&admin, config.admin)?,
         };
         engine.recover().await?;
-        Ok(Self { engine, health, grpc: (listener, router), admin, addresses })
+        Ok(Self { engine, health, grpc: (listener, router), callback, admin, addresses })
     }
 
     /// Where it listens.
@@ -128,7 +131,8 @@ impl App {
     /// # Errors
     /// Where a part of the service ends before it was asked to.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
-        let Self { engine, mut health, grpc: (listener, router), admin, addresses } = self;
+        let Self { engine, mut health, grpc: (listener, router), callback, admin, addresses } =
+            self;
         let closing = CancellationToken::new();
         let mut parts = JoinSet::new();
 
@@ -139,6 +143,11 @@ impl App {
         parts.spawn(async move {
             let served = router.serve_with_incoming_shutdown(incoming, closed).await;
             ended("the gRPC server", served)
+        });
+        let (judge, closed) = (Arc::clone(&engine), closing.clone());
+        parts.spawn(async move {
+            callback::serve(callback, judge, closed).await;
+            "the callback server"
         });
         let pages = admin::router(health.ready());
         let closed = closing.clone().cancelled_owned();
@@ -154,9 +163,10 @@ impl App {
         let (attendant, closed) = (Arc::clone(&engine), closing.clone());
         parts.spawn(async move {
             closed.run_until_cancelled(attendant.attend()).await;
-            "the breakers' probes"
+            "the followers and the breakers' probes"
         });
-        tracing::info!(grpc = %addresses.grpc, admin = %addresses.admin, "serving");
+        let Addresses { grpc, callback, admin } = addresses;
+        tracing::info!(%grpc, %callback, %admin, "serving");
 
         let unasked = tokio::select! {
             () = stop => None,

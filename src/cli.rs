@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 use crate::config::{Config, Log, Mistakes};
 use crate::sandbox::{self, Sandbox};
-use crate::{dev, doctor, probe, telemetry};
+use crate::{dev, doctor, operator, probe, telemetry};
 
 /// A gRPC gateway for Cregis payouts that pays each id at most once.
 #[derive(Debug, Parser)]
@@ -38,6 +38,10 @@ enum Command {
     Check(Settings),
     /// Ask a running service whether it is SERVING.
     Health(HealthArgs),
+    /// Look at payouts, settle doubts, pause and resume.
+    Payouts(operator::args::Payouts),
+    /// Report what a person must settle.
+    Reconcile(operator::args::Reconcile),
 }
 
 #[derive(Debug, Args)]
@@ -134,6 +138,8 @@ pub async fn run() -> ExitCode {
         Command::Sandbox(args) => run_sandbox(args).await,
         Command::Check(settings) => check(settings).await,
         Command::Health(args) => health(args).await,
+        Command::Payouts(args) => operator::payouts(args).await.map_err(Into::into),
+        Command::Reconcile(args) => reconcile(args).await,
     };
     match ran {
         Ok(()) => ExitCode::SUCCESS,
@@ -212,6 +218,12 @@ async fn health(args: HealthArgs) -> Result<(), Failure> {
     probe::check(args.addr, args.service).await?;
     println!("SERVING");
     Ok(())
+}
+
+async fn reconcile(args: operator::args::Reconcile) -> Result<(), Failure> {
+    let fail_on_findings = args.fail_on_findings;
+    let findings = operator::reconcile(args).await?;
+    if fail_on_findings && findings { Err(Failure::Silent) } else { Ok(()) }
 }
 
 fn load(settings: Settings) -> Result<Config, Failure> {

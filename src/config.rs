@@ -29,6 +29,8 @@ pub struct Config {
     pub admin: SocketAddr,
     /// The embedded ledger's file.
     pub ledger: PathBuf,
+    /// `operator.void_min_age`, default 24 h: a younger doubt cannot be voided.
+    pub void_min_age: Duration,
     /// The Cregis projects, at least one.
     pub projects: Vec<Project>,
     /// Log level and format.
@@ -44,11 +46,15 @@ pub struct Grpc {
     pub reflection: bool,
     /// `max_calls`, default 10000: `CreatePayout` calls waiting at once, repeats included.
     pub max_calls: usize,
+    /// `max_watches`, default 10000: `WatchPayout` streams open at once.
+    pub max_watches: usize,
 }
 
 /// `[callback]`
 #[derive(Clone, Debug)]
 pub struct Callback {
+    /// `listen`, default 127.0.0.1:8080.
+    pub listen: SocketAddr,
     /// `public_url`: where Cregis reaches us. Empty: payouts carry no callback URL of ours.
     pub public_url: String,
 }
@@ -94,7 +100,7 @@ impl Config {
         let admin = read_admin(section("admin", &mut mistakes), &mut mistakes);
         let ledger = read_ledger(section("ledger", &mut mistakes), &mut mistakes);
         let log = Log::read(section("log", &mut mistakes), &mut mistakes);
-        read_operator(section("operator", &mut mistakes), &mut mistakes);
+        let void_min_age = read_operator(section("operator", &mut mistakes), &mut mistakes);
         let projects = Project::read_all(root.remove("project"), &mut mistakes);
         for name in root.keys() {
             mistakes.add(name, "unknown setting");
@@ -103,7 +109,7 @@ impl Config {
         if !mistakes.0.is_empty() {
             return Err(mistakes);
         }
-        Ok(Self { grpc, callback, admin, ledger, projects, log })
+        Ok(Self { grpc, callback, admin, ledger, void_min_age, projects, log })
     }
 }
 
@@ -160,6 +166,7 @@ impl Grpc {
             listen: section.get("listen", SocketAddr::from(([127, 0, 0, 1], 50051)), address),
             reflection: section.get("reflection", true, boolean),
             max_calls: section.get("max_calls", 10_000, count),
+            max_watches: section.get("max_watches", 10_000, count),
         };
         section.end();
         read
@@ -169,8 +176,7 @@ impl Grpc {
 impl Callback {
     fn read(table: Table, mistakes: &mut Mistakes) -> Self {
         let mut section = Section::new(table, "callback", mistakes);
-        // The listener has no code yet; the setting is checked so that a file stays good.
-        section.optional("listen", address);
+        let listen = section.get("listen", SocketAddr::from(([127, 0, 0, 1], 8080)), address);
         let public_url = section.get("public_url", String::new(), |value| {
             let must = "empty, or an absolute http or https URL without query";
             let text = text(value)?;
@@ -181,7 +187,7 @@ impl Callback {
             Ok(url.as_str().trim_end_matches('/').to_owned())
         });
         section.end();
-        Self { public_url }
+        Self { listen, public_url }
     }
 }
 
@@ -205,10 +211,12 @@ fn read_ledger(table: Table, mistakes: &mut Mistakes) -> PathBuf {
     path
 }
 
-fn read_operator(table: Table, mistakes: &mut Mistakes) {
+fn read_operator(table: Table, mistakes: &mut Mistakes) -> Duration {
     let mut section = Section::new(table, "operator", mistakes);
-    section.optional("void_min_age", duration);
+    let day = Duration::from_secs(24 * 60 * 60);
+    let void_min_age = section.get("void_min_age", day, duration);
     section.end();
+    void_min_age
 }
 
 impl Log {
@@ -325,6 +333,7 @@ mod tests {
         ("PAYOUTD_GRPC__LISTEN", "localhost", "grpc.listen: must be an address"),
         ("PAYOUTD_GRPC__REFLECTION", "yes", "grpc.reflection: must be true or false"),
         ("PAYOUTD_GRPC__MAX_CALLS", "0", "grpc.max_calls: must be an integer"),
+        ("PAYOUTD_GRPC__MAX_WATCHES", "1000001", "grpc.max_watches: must be an integer"),
         ("PAYOUTD_GRPC__LISTNE", "x", "grpc.listne: unknown setting"),
         ("PAYOUTD_CALLBACK__LISTEN", "8080", "callback.listen: must be an address"),
         ("PAYOUTD_CALLBACK__PUBLIC_URL", "ftp://x", "callback.public_url: must be empty, or"),

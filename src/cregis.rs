@@ -4,6 +4,7 @@
 //! deadline, answers capped. Only a failure before the connection stood proves that nothing was
 //! sent; with redirects and retries off, that is exactly what `reqwest` calls a connect error.
 
+pub mod echo;
 pub mod reply;
 
 use std::error::Error;
@@ -20,10 +21,13 @@ use crate::config::Project;
 use crate::order::Order;
 use crate::outcome::{Doubt, Outcome, Unsent};
 use crate::sign;
+use echo::Echo;
 use reply::{Envelope, Meaning};
 
 /// The most that an answer may hold.
 const BODY_MAX: usize = 64 * 1024;
+/// The most that a read may take; others wait for its place.
+const READ_MAX: Duration = Duration::from_secs(10);
 /// An idle connection is closed before Cregis might, so that a send seldom meets a closing one.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -36,6 +40,8 @@ pub struct Cregis {
     query: Url,
     /// Where notices come to us, if anywhere.
     callback_url: String,
+    /// A read that is late costs nothing and is asked again.
+    read_timeout: Duration,
     nonces: Nonces,
 }
 
@@ -48,6 +54,17 @@ pub enum ReadError {
     /// An answer that is not the documented envelope.
     #[error("answer with HTTP status {0} is not Cregis's envelope")]
     NotCregis(u16),
+}
+
+/// What Cregis says about an id of its own.
+#[derive(Debug)]
+pub enum Queried {
+    /// It has an order under it.
+    Found(Box<Echo>),
+    /// It has none.
+    Missing,
+    /// It says something else: this code. Empty where the order itself could not be read.
+    Other(String),
 }
 
 /// What a signed read found out about our standing at Cregis.
@@ -124,6 +141,7 @@ impl Cregis {
             payout: at("/api/v1/payout"),
             query: at("/api/v1/payout/query"),
             callback_url,
+            read_timeout: project.timeout.min(READ_MAX),
             nonces: Nonces::new(),
         })
     }
@@ -134,7 +152,7 @@ impl Cregis {
             // A map of texts and integers always serialises; if not, nothing has left.
             return Outcome::NotSent(Unsent::ConnectFailed);
         };
-        let response = match self.post(&self.payout, body).await {
+        let response = match self.http.execute(post(&self.payout, body)).await {
             Ok(response) => response,
             Err(error) => return failed(&error),
         };
@@ -157,7 +175,25 @@ impl Cregis {
     /// # Errors
     /// Where there was no answer, or none of Cregis's.
     pub async fn probe(&self) -> Result<Standing, ReadError> {
-        let cid = 1;
+        self.read(1).await
+    }
+
+    /// Asks what Cregis holds under `cid`. Moves nothing.
+    ///
+    /// # Errors
+    /// Where there was no answer, or none of Cregis's.
+    pub async fn query(&self, cid: i64) -> Result<Queried, ReadError> {
+        let Envelope { code, data, .. } = self.read(cid).await?.envelope;
+        Ok(match (code.as_str(), Echo::parse(&data)) {
+            ("00000", Some(echo)) => Queried::Found(Box::new(echo)),
+            ("00000", None) => Queried::Other(String::new()),
+            ("E0014", _) => Queried::Missing,
+            (_, _) => Queried::Other(code),
+        })
+    }
+
+    /// One signed query by `cid`.
+    async fn read(&self, cid: i64) -> Result<Standing, ReadError> {
         let (nonce, time) = (self.nonces.next(), now_ms());
         let parameters = [
             ("pid", self.pid.to_string()),
@@ -170,7 +206,9 @@ impl Cregis {
         let body = serde_json::to_vec(&body).unwrap_or_default();
 
         let transport = |error: reqwest::Error| ReadError::Transport(error.without_url());
-        let response = self.post(&self.query, body).await.map_err(transport)?;
+        let mut request = post(&self.query, body);
+        *request.timeout_mut() = Some(self.read_timeout);
+        let response = self.http.execute(request).await.map_err(transport)?;
         let (status, skew) = (response.status().as_u16(), skew(&response));
         let body = read(response).await.map_err(transport)?;
         match body.as_deref().and_then(Envelope::parse) {
@@ -213,18 +251,15 @@ impl Cregis {
         })
     }
 
+    /// Tells whether `signature` over `parameters` is one by this project's key.
+    pub fn signed_by_us(&self, parameters: &[(&str, &str)], signature: &str) -> bool {
+        sign::verify(self.key.expose_secret(), parameters, signature)
+    }
+
     fn sign<V: AsRef<str>>(&self, parameters: &[(&str, V)]) -> String {
         let parameters: Vec<_> =
             parameters.iter().map(|(name, value)| (*name, value.as_ref())).collect();
         sign::sign(self.key.expose_secret(), &parameters)
-    }
-
-    async fn post(&self, url: &Url, body: Vec<u8>) -> Result<Response, reqwest::Error> {
-        let mut request = Request::new(Method::POST, url.clone());
-        let json = header::HeaderValue::from_static("application/json");
-        request.headers_mut().insert(header::CONTENT_TYPE, json);
-        *request.body_mut() = Some(body.into());
-        self.http.execute(request).await
     }
 }
 
@@ -232,6 +267,14 @@ impl fmt::Debug for Cregis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cregis").field("pid", &self.pid).finish_non_exhaustive()
     }
+}
+
+fn post(url: &Url, body: Vec<u8>) -> Request {
+    let mut request = Request::new(Method::POST, url.clone());
+    let json = header::HeaderValue::from_static("application/json");
+    request.headers_mut().insert(header::CONTENT_TYPE, json);
+    *request.body_mut() = Some(body.into());
+    request
 }
 
 /// The whole body, or None where it is longer than we read.

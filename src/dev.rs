@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -17,6 +18,9 @@ use crate::config::{Callback, Config, Grpc, Log, Project};
 use crate::pb;
 use crate::pb::payout_service_client::PayoutServiceClient;
 use crate::sandbox::{self, Sandbox};
+
+/// The example has so long to reach its end.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How `payoutd dev` is to run.
 #[derive(Clone, Copy, Debug)]
@@ -55,10 +59,17 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     })
     .await?;
     let control = sandbox.control_address()?;
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let config = Config {
-        grpc: Grpc { listen: settings.listen, reflection: true, max_calls: 10_000 },
-        callback: Callback { public_url: String::new() },
-        admin: SocketAddr::from(([127, 0, 0, 1], 0)),
+        grpc: Grpc {
+            listen: settings.listen,
+            reflection: true,
+            max_calls: 10_000,
+            max_watches: 10_000,
+        },
+        callback: Callback { listen: any, public_url: String::new() },
+        void_min_age: Duration::from_secs(60),
+        admin: any,
         ledger: folder.path().join("payoutd.db"),
         projects: vec![Project {
             pid: sandbox::PID,
@@ -67,13 +78,18 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
             timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(3),
             max_in_flight: 256,
+            poll_first: Duration::from_millis(500),
+            verification: true,
             resend_in_doubt: false,
             strict_text: false,
         }],
         log: settings.log,
     };
+    let book = sandbox.book();
     let app = App::bind(&config).await?;
     let address = app.addresses().grpc;
+    let callback = app.addresses().callback;
+    book.verify_at(Some(format!("http://{callback}/callbacks/{}/verification", sandbox::PID)));
 
     let (stop_app, stop_sandbox) = (CancellationToken::new(), CancellationToken::new());
     let example = async {
@@ -114,13 +130,25 @@ async fn example(address: SocketAddr) -> Result<(), Box<dyn Error>> {
     show("created", created.payout.as_ref());
     let repeated = client.create_payout(request.clone()).await?.into_inner();
     show("repeated", repeated.payout.as_ref());
-    let id = pb::get_payout_request::Id::ThirdPartyId(request.third_party_id);
-    let got = client.get_payout(pb::GetPayoutRequest { pid: 0, id: Some(id) }).await?.into_inner();
-    show("as it stands", got.payout.as_ref());
-    match got.payout {
-        Some(payout) if payout.cid > 0 && payout.cid == created.cid => Ok(()),
-        // With --chaos a first payout may well be in doubt.
-        Some(payout) if payout.state == pb::PayoutState::InDoubt as i32 => Ok(()),
+    let seen = repeated.payout.as_ref().map_or(0, |payout| payout.revision);
+    let id = pb::watch_payout_request::Id::ThirdPartyId(request.third_party_id);
+    let watch = pb::WatchPayoutRequest { pid: 0, id: Some(id), after_revision: seen };
+    let mut news = client.watch_payout(watch).await?.into_inner();
+    let mut last = repeated.payout;
+    // With --chaos it may take its time.
+    let end = timeout(PATIENCE, async {
+        while let Some(heard) = news.message().await? {
+            let Some(payout) = heard.payout else { continue };
+            show("then", Some(&payout));
+            last = Some(payout);
+        }
+        Ok::<_, tonic::Status>(())
+    });
+    if let Ok(ended) = end.await {
+        ended?;
+    }
+    match last {
+        Some(payout) if payout.cid > 0 => Ok(()),
         Some(_) | None => Err("the example payout has no cid".into()),
     }
 }
@@ -129,11 +157,12 @@ fn show(what: &str, payout: Option<&pb::Payout>) {
     let Some(payout) = payout else { return println!("{what:<13} no payout in the answer") };
     let state = payout.state().as_str_name().trim_start_matches("PAYOUT_STATE_");
     println!(
-        "{what:<13} cid {}  {state}{}{}  revision {}",
+        "{what:<13} cid {}  {state}{}{}  revision {}{}",
         payout.cid,
         if payout.reason.is_empty() { "" } else { " " },
         payout.reason,
         payout.revision,
+        payout.cregis_status.map_or_else(String::new, |s| format!("  Cregis status {s}")),
     );
 }
 

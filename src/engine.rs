@@ -4,28 +4,33 @@
 //! not to any caller. Calls for the same id join the flight that is under way; whatever they find,
 //! it is the ledger's row that answers them. Callers only wait, and may go away at any time.
 
+pub mod evidence;
 mod flight;
+mod follow;
+mod intake;
 mod project;
+mod watcher;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use futures_util::future::join_all;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
-use crate::ledger::{Id, Ledger, Unavailable};
+use crate::ledger::{Filter, Id, Ledger, Unavailable};
 use crate::order::{Key, Order};
 use crate::outcome::{Doubt, Outcome, Refusal};
-use crate::payout::{Payout, State};
+use crate::payout::Payout;
+use crate::state::State;
 use flight::{Flight, Track};
+use intake::Turn;
 pub use project::Project;
 use project::probe_while_open;
 
-/// How long a call may wait for its turn to send.
-const QUEUE_WAIT: Duration = Duration::from_secs(1);
 /// Part of the drain that is kept for writing down what did not finish.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -39,6 +44,12 @@ pub struct Engine {
     /// The flights' tasks.
     tasks: TaskTracker,
     draining: watch::Sender<bool>,
+    /// One permit per watcher that may be there.
+    watchers: Arc<Semaphore>,
+    /// Whoever sets an intake holds this.
+    intake_turn: tokio::sync::Mutex<()>,
+    /// A younger doubt cannot be voided.
+    void_min_age: Duration,
 }
 
 /// Why a call for a payout is not answered with that payout.
@@ -62,18 +73,24 @@ pub enum Refused {
     /// Certainly nothing was created: Cregis refuses the gateway.
     #[error("Cregis refuses this gateway; nothing was created")]
     GatewayRefused,
+    /// An operator has paused the project.
+    #[error("new payouts are paused; nothing was recorded")]
+    Paused,
     /// The service is about to stop.
     #[error("the service is stopping; nothing was recorded")]
     Draining,
     /// The ledger does not answer.
     #[error("the ledger is unavailable; nothing was sent")]
     LedgerUnavailable,
-    /// Sends to this project are stopped until Cregis works again.
+    /// Sends to this project are stopped until Cregis works again, or it does not answer a question.
     #[error("Cregis is unavailable; nothing was recorded")]
     UpstreamUnavailable,
     /// Too much is under way.
     #[error("too many payouts in flight; nothing was recorded")]
     Overloaded,
+    /// Neither evidence nor age allows what an operator wants.
+    #[error("not resolved: {0}")]
+    ResolutionRefused(&'static str),
 }
 
 impl From<Unavailable> for Refused {
@@ -82,27 +99,16 @@ impl From<Unavailable> for Refused {
     }
 }
 
-/// What waiting for a turn to send came to.
-enum Turn {
-    /// The right to send.
-    Granted(OwnedSemaphorePermit),
-    /// The ledger knows the id, and nothing is to be sent.
-    Unneeded(Payout),
-}
-
-/// Why a send cannot begin at once.
-enum NoTurn {
-    /// Nothing may be sent.
-    Closed(Refused),
-    /// Everybody else is sending.
-    Busy,
-}
-
 // === impl Engine ===
 
 impl Engine {
     /// An engine over an opened ledger. Nothing is sent before [`Engine::recover`].
-    pub fn new(ledger: Ledger, projects: HashMap<i64, Project>) -> Arc<Self> {
+    pub fn new(
+        ledger: Ledger,
+        projects: HashMap<i64, Project>,
+        void_min_age: Duration,
+        max_watches: usize,
+    ) -> Arc<Self> {
         let shared = projects.into_iter().map(|(pid, project)| (pid, Arc::new(project)));
         Arc::new(Self {
             ledger,
@@ -110,14 +116,21 @@ impl Engine {
             flights: Mutex::default(),
             tasks: TaskTracker::new(),
             draining: watch::Sender::new(false),
+            watchers: Arc::new(Semaphore::new(max_watches)),
+            intake_turn: tokio::sync::Mutex::default(),
+            void_min_age,
         })
     }
 
-    /// Turns what a dead process left as SENDING into doubts. Sends nothing.
+    /// Turns what a dead process left as SENDING into doubts, and finds the projects that are paused.
+    /// Sends nothing.
     ///
     /// # Errors
     /// Where the ledger fails; then nothing may be served.
     pub async fn recover(&self) -> Result<(), Unavailable> {
+        for (pid, project) in &self.projects {
+            project.pause(self.ledger.is_paused(*pid).await?);
+        }
         for payout in self.ledger.recover().await? {
             flight::log_change(&payout, State::Sending, "");
         }
@@ -166,7 +179,7 @@ impl Engine {
                         match Box::pin(self.wait_for_turn(&project, &order, until, no_turn)).await?
                         {
                             Turn::Granted(permit) => permit,
-                            Turn::Unneeded(payout) => return answer(&order, payout),
+                            Turn::Unneeded(payout) => return answer(&order, *payout),
                         }
                     }
                 };
@@ -185,6 +198,15 @@ impl Engine {
         self.ledger.find(pid, id).await?.ok_or(Refused::UnknownPayout)
     }
 
+    /// One page of the payouts that fit `filter`.
+    ///
+    /// # Errors
+    /// Unknown project, or the ledger fails.
+    pub async fn list(&self, filter: Filter) -> Result<Vec<Payout>, Refused> {
+        self.project(filter.pid)?;
+        Ok(self.ledger.list(filter).await?)
+    }
+
     /// Checks that `order` could be created, as far as that can be told without recording it.
     ///
     /// # Errors
@@ -193,48 +215,6 @@ impl Engine {
         match self.known(order).await? {
             Some(payout) => different(order, &payout),
             None => Ok(()),
-        }
-    }
-
-    /// The right to send now, if there is one to be had.
-    fn turn(&self, project: &Project) -> Result<OwnedSemaphorePermit, NoTurn> {
-        self.intake(project).map_err(NoTurn::Closed)?;
-        Arc::clone(&project.sends).try_acquire_owned().map_err(|_| NoTurn::Busy)
-    }
-
-    /// Finds out whether `order` needs a turn at all, and waits for one if it does: what is known is
-    /// answered even while nothing may be sent.
-    async fn wait_for_turn(
-        &self,
-        project: &Project,
-        order: &Order,
-        until: Instant,
-        no_turn: NoTurn,
-    ) -> Result<Turn, Refused> {
-        match self.known(order).await? {
-            Some(payout) if !project.resend().would_send(&payout, order) => {
-                return Ok(Turn::Unneeded(payout));
-            }
-            Some(_) | None => {}
-        }
-        match no_turn {
-            NoTurn::Closed(closed) => Err(closed),
-            NoTurn::Busy => self.queue(project, until).await.map(Turn::Granted),
-        }
-    }
-
-    /// Waits for a turn to send; bounded in time and in how many wait.
-    async fn queue(
-        &self,
-        project: &Project,
-        until: Instant,
-    ) -> Result<OwnedSemaphorePermit, Refused> {
-        let _place = project.queue.try_acquire().map_err(|_| Refused::Overloaded)?;
-        let turn = Arc::clone(&project.sends).acquire_owned();
-        let patience = until.min(Instant::now() + QUEUE_WAIT);
-        match timeout_at(patience, turn).await {
-            Ok(Ok(permit)) => self.intake(project).map(|()| permit),
-            Ok(Err(_)) | Err(_) => Err(Refused::Overloaded),
         }
     }
 
@@ -265,19 +245,6 @@ impl Engine {
         Ok(track)
     }
 
-    /// Whether new sends are taken, apart from their number.
-    fn intake(&self, project: &Project) -> Result<(), Refused> {
-        if *self.draining.borrow() {
-            Err(Refused::Draining)
-        } else if !*self.ledger.writable().borrow() {
-            Err(Refused::LedgerUnavailable)
-        } else if project.breaker.is_open() {
-            Err(Refused::UpstreamUnavailable)
-        } else {
-            Ok(())
-        }
-    }
-
     async fn known(&self, order: &Order) -> Result<Option<Payout>, Refused> {
         let Key { pid, third_party_id } = order.key.clone();
         Ok(self.ledger.find(pid, Id::ThirdParty(third_party_id)).await?)
@@ -291,14 +258,12 @@ impl Engine {
     // === running ===
 
     /// Does what goes on beside the calls, for as long as it is polled: each project's way back
-    /// from an open breaker.
+    /// from an open breaker, and its payouts' way to their end.
     pub async fn attend(&self) {
-        let mut probes = JoinSet::new();
-        for (pid, project) in &self.projects {
-            let (pid, project) = (*pid, Arc::clone(project));
-            probes.spawn(async move { probe_while_open(pid, &project).await });
-        }
-        probes.join_all().await;
+        let duties = self.projects.iter().map(|(pid, project)| async move {
+            tokio::join!(follow::follow(self, *pid, project), probe_while_open(*pid, project))
+        });
+        join_all(duties).await;
     }
 
     /// Whether the ledger took the last write, as it changes.
@@ -316,12 +281,6 @@ impl Engine {
         self.projects.values().map(|project| project.breaker.watch()).collect()
     }
 
-    /// Takes no new payouts from now on; what is known is still answered.
-    pub fn close_intake(&self) {
-        let _no_flight_is_starting = self.flights();
-        self.draining.send_replace(true);
-    }
-
     /// Waits until every flight has landed, for `patience` at most; what is still in the air then
     /// is recorded as IN_DOUBT SHUTDOWN. Returns how many were.
     pub async fn drain(&self, patience: Duration) -> usize {
@@ -337,7 +296,7 @@ impl Engine {
             let ledger = self.ledger.clone();
             last_words.spawn(async move {
                 let shutdown = Outcome::InDoubt(Doubt::Shutdown);
-                ledger.settle(payout, shutdown).await.is_ok()
+                ledger.settle(payout, shutdown, Duration::ZERO).await.is_ok()
             });
         }
         let written = timeout(LAST_WORDS, last_words.join_all()).await.unwrap_or_default();

@@ -3,29 +3,34 @@
 //! Handlers are futures that tonic drops when a caller goes away; none of them owns anything that
 //! decides about money. They check, ask the engine, and wait.
 
+mod call;
+mod convert;
 mod deadline;
+mod list;
+mod operator;
 pub mod status;
 
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tonic::metadata::{Ascii, MetadataValue};
+use tokio_stream::{Stream, StreamExt};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
-use tonic::{Extensions, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 use crate::config;
 use crate::engine::{Engine, Refused};
 use crate::health::Health;
 use crate::ledger::Id;
 use crate::order::{Draft, Order, Violation, id_fits};
-use crate::payout::{Payout, State};
 use crate::pb;
+use crate::pb::operator_service_server::OperatorServiceServer;
 use crate::pb::payout_service_server::{PayoutService, PayoutServiceServer};
+use call::{Call, Calls};
 
 /// Requests are small; a larger one is refused before it is read.
 const MESSAGE_MAX: usize = 64 * 1024;
@@ -34,19 +39,15 @@ const STREAMS_MAX: u32 = 1024;
 /// Header bytes of one request.
 const HEADERS_MAX: u32 = 16 * 1024;
 
+/// What a watcher hears.
+type WatchStream = Pin<Box<dyn Stream<Item = Result<pb::WatchPayoutResponse, Status>> + Send>>;
+
 /// `payout.v1.PayoutService`.
 #[derive(Debug)]
 pub struct Payouts {
     engine: Arc<Engine>,
     /// Bounds the memory that waiting callers hold; sends have their own bound.
     calls: Semaphore,
-}
-
-/// What is known about a request before its body is read.
-#[derive(Clone, Debug)]
-struct Call {
-    arrival: Instant,
-    id: MetadataValue<Ascii>,
 }
 
 /// The server with all its services, ready to be given a socket.
@@ -58,9 +59,12 @@ pub fn server(
     engine: Arc<Engine>,
     health: &Health,
 ) -> Result<Router, tonic_reflection::server::Error> {
+    let operator = operator::Operator::new(Arc::clone(&engine));
+    let operator = OperatorServiceServer::new(operator).max_decoding_message_size(MESSAGE_MAX);
     let payouts = Payouts { engine, calls: Semaphore::new(settings.max_calls) };
     let payouts = PayoutServiceServer::new(payouts).max_decoding_message_size(MESSAGE_MAX);
     let calls = Arc::new(Calls::new());
+    let noted = Arc::clone(&calls);
 
     // tonic hands unset limits down as "none", which lifts hyper's own: say every one of them.
     let router = Server::builder()
@@ -71,6 +75,7 @@ pub fn server(
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .add_service(InterceptedService::new(payouts, move |request| calls.note(request)))
+        .add_service(InterceptedService::new(operator, move |request| noted.note(request)))
         .add_service(health.service());
     if !settings.reflection {
         return Ok(router);
@@ -111,6 +116,24 @@ impl PayoutService for Payouts {
         let got = self.get(request.into_inner()).await;
         call.respond(got.map(|payout| pb::GetPayoutResponse { payout: Some(payout) }))
     }
+
+    async fn list_payouts(
+        &self,
+        request: Request<pb::ListPayoutsRequest>,
+    ) -> Result<Response<pb::ListPayoutsResponse>, Status> {
+        let call = Call::of(request.extensions());
+        call.respond(list::page(&self.engine, request.into_inner()).await)
+    }
+
+    type WatchPayoutStream = WatchStream;
+
+    async fn watch_payout(
+        &self,
+        request: Request<pb::WatchPayoutRequest>,
+    ) -> Result<Response<WatchStream>, Status> {
+        let call = Call::of(request.extensions());
+        call.respond(self.watch(request.into_inner()).await)
+    }
 }
 
 impl Payouts {
@@ -135,34 +158,62 @@ impl Payouts {
 
     async fn get(&self, request: pb::GetPayoutRequest) -> Result<pb::Payout, Status> {
         use pb::get_payout_request::Id as Asked;
-        let mut violations = Vec::new();
-        let pid = self.resolve(request.pid, &mut violations);
-        let id = match request.id {
-            Some(Asked::ThirdPartyId(id)) if id_fits(&id) => Some(Id::ThirdParty(id)),
-            Some(Asked::ThirdPartyId(_)) => {
+        let (pid, id) = self.named(
+            request.pid,
+            request.id.map(|id| match id {
+                Asked::ThirdPartyId(id) => Id::ThirdParty(id),
+                Asked::Cid(cid) => Id::Cid(cid),
+            }),
+            vec![],
+        )?;
+        self.engine.get(pid, id).await.map(Into::into).map_err(|refused| status::refused(&refused))
+    }
+
+    async fn watch(&self, request: pb::WatchPayoutRequest) -> Result<WatchStream, Status> {
+        use pb::watch_payout_request::Id as Asked;
+        let below = || Violation::new("after_revision", "must not be below 0");
+        let (pid, id) = self.named(
+            request.pid,
+            request.id.map(|id| match id {
+                Asked::ThirdPartyId(id) => Id::ThirdParty(id),
+                Asked::Cid(cid) => Id::Cid(cid),
+            }),
+            (request.after_revision < 0).then(below).into_iter().collect(),
+        )?;
+        let watched = self.engine.watch(pid, id, request.after_revision).await;
+        let news = watched.map_err(|refused| status::refused(&refused))?;
+        Ok(Box::pin(news.map(|news| match news {
+            Ok(payout) => Ok(pb::WatchPayoutResponse { payout: payout.map(Into::into) }),
+            Err(refused) => Err(status::refused(&refused)),
+        })))
+    }
+
+    /// The one payout that a request names; refuses with all `violations`, those given included.
+    fn named(
+        &self,
+        pid: i64,
+        id: Option<Id>,
+        mut violations: Vec<Violation>,
+    ) -> Result<(i64, Id), Status> {
+        let pid = resolve(&self.engine, pid, &mut violations);
+        match &id {
+            Some(Id::ThirdParty(id)) if !id_fits(id) => {
                 let rule = "must match [A-Za-z0-9_-]{1,64}";
                 violations.push(Violation::new("third_party_id", rule));
-                None
             }
-            Some(Asked::Cid(cid)) if cid > 0 => Some(Id::Cid(cid)),
-            Some(Asked::Cid(_)) => {
-                violations.push(Violation::new("cid", "must be above 0"));
-                None
-            }
-            None => {
-                violations.push(Violation::new("id", "give one of third_party_id and cid"));
-                None
-            }
-        };
-        let (Some(id), true) = (id, violations.is_empty()) else {
-            return Err(status::invalid(&violations));
-        };
-        self.engine.get(pid, id).await.map(Into::into).map_err(|refused| status::refused(&refused))
+            Some(Id::Cid(..=0)) => violations.push(Violation::new("cid", "must be above 0")),
+            Some(Id::ThirdParty(_) | Id::Cid(_)) => {}
+            None => violations.push(Violation::new("id", "give one of third_party_id and cid")),
+        }
+        match id {
+            Some(id) if violations.is_empty() => Ok((pid, id)),
+            Some(_) | None => Err(status::invalid(&violations)),
+        }
     }
 
     fn order(&self, request: pb::CreatePayoutRequest) -> Result<Order, Status> {
         let mut violations = Vec::new();
-        let pid = self.resolve(request.pid, &mut violations);
+        let pid = resolve(&self.engine, request.pid, &mut violations);
         let project = self.engine.project(pid);
         let draft = Draft {
             pid,
@@ -184,122 +235,13 @@ impl Payouts {
             }
         }
     }
-
-    /// The project meant by `pid`; 0 where that is ambiguous, which is then a violation.
-    fn resolve(&self, pid: i64, violations: &mut Vec<Violation>) -> i64 {
-        self.engine.resolve(pid).unwrap_or_else(|| {
-            let rule = "0 means the only project, but several are configured";
-            violations.push(Violation::new("pid", rule));
-            0
-        })
-    }
 }
 
-// === what is known about a call ===
-
-/// Gives every call an id: the caller's own where it has a usable one.
-#[derive(Debug)]
-struct Calls {
-    /// Makes ids of different processes differ.
-    prefix: u32,
-    count: AtomicU64,
-}
-
-impl Calls {
-    fn new() -> Self {
-        Self { prefix: getrandom::u32().unwrap_or_default(), count: AtomicU64::new(1) }
-    }
-
-    fn note(&self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let given = request.metadata().get("x-request-id").filter(|id| {
-            let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte);
-            matches!(id.len(), 1..=64) && id.as_bytes().iter().all(fits)
-        });
-        let id = given.cloned().unwrap_or_else(|| self.next());
-        request.extensions_mut().insert(Call { arrival: Instant::now(), id });
-        Ok(request)
-    }
-
-    fn next(&self) -> MetadataValue<Ascii> {
-        let count = self.count.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{:08x}-{count:x}", self.prefix);
-        id.parse().unwrap_or_else(|_| MetadataValue::from(count))
-    }
-}
-
-impl Call {
-    fn of(extensions: &Extensions) -> Self {
-        // Every request passes the interceptor.
-        let noted = extensions.get::<Self>().cloned();
-        noted.unwrap_or_else(|| Self { arrival: Instant::now(), id: MetadataValue::from(0) })
-    }
-
-    fn id(&self) -> &str {
-        self.id.to_str().unwrap_or_default()
-    }
-
-    /// Sends the call's id along with its answer.
-    fn respond<T>(self, answer: Result<T, Status>) -> Result<Response<T>, Status> {
-        match answer {
-            Ok(message) => {
-                let mut response = Response::new(message);
-                response.metadata_mut().insert("x-request-id", self.id);
-                Ok(response)
-            }
-            Err(mut status) => {
-                tracing::debug!(request.id = self.id(), %status, "refused");
-                status.metadata_mut().insert("x-request-id", self.id);
-                Err(status)
-            }
-        }
-    }
-}
-
-// === domain to proto ===
-
-impl From<Payout> for pb::Payout {
-    fn from(payout: Payout) -> Self {
-        let order = Arc::unwrap_or_clone(payout.order);
-        Self {
-            pid: order.key.pid,
-            third_party_id: order.key.third_party_id,
-            cid: payout.cid.unwrap_or_default(),
-            state: pb::PayoutState::from(payout.state).into(),
-            reason: payout.reason,
-            currency: order.currency.to_string(),
-            address: order.address,
-            amount: order.amount.to_string(),
-            remark: order.remark,
-            memo: order.memo,
-            callback_url: order.callback_url,
-            cregis_status: None,
-            txid: String::new(),
-            block_height: 0,
-            block_time: None,
-            create_time: Some(timestamp(payout.create_time)),
-            update_time: Some(timestamp(payout.update_time)),
-            revision: payout.revision,
-            attention: payout.attention,
-        }
-    }
-}
-
-impl From<State> for pb::PayoutState {
-    fn from(state: State) -> Self {
-        match state {
-            State::Sending => Self::Sending,
-            State::NotSent => Self::NotSent,
-            State::InDoubt => Self::InDoubt,
-            State::Accepted => Self::Accepted,
-            State::Rejected => Self::Rejected,
-            State::Voided => Self::Voided,
-            State::Succeeded => Self::Succeeded,
-            State::Failed => Self::Failed,
-            State::Denied => Self::Denied,
-        }
-    }
-}
-
-fn timestamp(time: SystemTime) -> prost_types::Timestamp {
-    time.into()
+/// The project meant by `pid`; 0 where that is ambiguous, which is then a violation.
+fn resolve(engine: &Engine, pid: i64, violations: &mut Vec<Violation>) -> i64 {
+    engine.resolve(pid).unwrap_or_else(|| {
+        let rule = "0 means the only project, but several are configured";
+        violations.push(Violation::new("pid", rule));
+        0
+    })
 }

@@ -1,59 +1,33 @@
 //! The durable record of every payout, and the only place where one is changed.
 //!
-//! The operations are the domain's verbs; the SQL behind them is in `ledger/sqlite.rs`. One thread writes:
-//! it takes whatever is queued, does it in one transaction, syncs once and only then answers
-//! everybody, so a busy gateway shares its syncs. A second thread reads, so that looking things up
-//! never waits for a disk. A failed commit is trusted in neither direction: the connection is
-//! dropped, the file opened anew, and nothing is acknowledged in between.
+//! The operations are the domain's verbs; the SQL behind them is in `ledger/sqlite.rs` and below it.
+//! One thread writes: it takes whatever is queued, does it in one transaction, syncs once and only
+//! then answers everybody, so a busy gateway shares its syncs. A second thread reads, so that looking
+//! things up never waits for a disk. A failed commit is trusted in neither direction: the connection
+//! is dropped, the file opened anew, and nothing is acknowledged in between.
 
 mod sqlite;
+mod terms;
+mod watchers;
 mod writer;
 
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rusqlite::Connection;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc as tokio_mpsc, oneshot, watch};
 
+use crate::attention::Attention;
 use crate::order::{Key, Order};
-use crate::outcome::Outcome;
-use crate::payout::{Payout, State};
-use writer::{Signals, Write, Writer, tell};
-
-/// Names a payout within a project.
-#[derive(Clone, Debug)]
-pub enum Id {
-    /// The caller's id.
-    ThirdParty(String),
-    /// Cregis's id.
-    Cid(i64),
-}
-
-/// When a recorded payout may be sent once more. `NOT_SENT` always may.
-#[derive(Clone, Copy, Debug)]
-pub enum Resend {
-    /// A doubt is never sent again.
-    Never,
-    /// A doubt may be, once its last send was recorded before this time.
-    DoubtsOlderThan(SystemTime),
-}
-
-/// What recording an order found.
-#[derive(Debug)]
-pub enum Begun {
-    /// The payout is durable as SENDING, and the caller of `begin` is the one that must send it.
-    Send(Payout),
-    /// The id is known, and nothing is to be sent. Its order may differ from the one given.
-    Known(Payout),
-}
-
-/// The ledger could not do it; nothing is known to have been written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the ledger is unavailable")]
-pub struct Unavailable;
+use crate::outcome::{Doubt, Outcome, Unsent};
+use crate::payout::{Payout, Progress};
+pub use terms::{Begun, Cause, Due, Filter, Id, Lead, Notice, Resend, Unavailable};
+pub use watchers::Revisions;
+use watchers::Watchers;
+use writer::{Batch, Signals, Write, Writer, operation, tell};
 
 /// Why a ledger cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -93,36 +67,15 @@ pub enum OpenError {
 #[derive(Clone, Debug)]
 pub struct Ledger(Arc<Threads>);
 
+/// A question for the reader's connection.
+type Read = Box<dyn FnOnce(&Connection) + Send>;
+
 #[derive(Debug)]
 struct Threads {
     queues: Option<(mpsc::Sender<Write>, mpsc::Sender<Read>)>,
     writable: watch::Receiver<bool>,
+    watchers: Arc<Watchers>,
     running: Vec<thread::JoinHandle<()>>,
-}
-
-impl Resend {
-    fn allows(self, payout: &Payout) -> bool {
-        match (payout.state, self) {
-            (State::NotSent, _) => true,
-            (State::InDoubt, Self::DoubtsOlderThan(limit)) => payout.send_time <= limit,
-            (State::InDoubt, Self::Never) => false,
-            (
-                State::Sending
-                | State::Accepted
-                | State::Rejected
-                | State::Voided
-                | State::Succeeded
-                | State::Failed
-                | State::Denied,
-                _,
-            ) => false,
-        }
-    }
-
-    /// Tells whether `order`, asked for again, would send `known` once more.
-    pub fn would_send(self, known: &Payout, order: &Order) -> bool {
-        self.allows(known) && known.order.differences(order).is_empty()
-    }
 }
 
 // === impl Ledger ===
@@ -142,28 +95,57 @@ impl Ledger {
         let (committed, answers) = tokio_mpsc::unbounded_channel();
         let (up, writable) = watch::channel(true);
         let writer = Writer::new(path, writer, lock, queue, Signals { committed, up });
-        Handle::current().spawn(tell(answers));
+        let watchers = Arc::<Watchers>::default();
+        Handle::current().spawn(tell(answers, Arc::clone(&watchers)));
         let running = vec![
             spawn("ledger-writer", move || writer.run())?,
-            spawn("ledger-reader", move || answer(&reader, &questions))?,
+            spawn("ledger-reader", move || {
+                questions.iter().for_each(|question: Read| question(&reader))
+            })?,
         ];
-        Ok(Self(Arc::new(Threads { queues: Some((writes, reads)), writable, running })))
+        let queues = Some((writes, reads));
+        Ok(Self(Arc::new(Threads { queues, writable, watchers, running })))
     }
+
+    // === writing ===
 
     /// Makes `order` durable as SENDING, or finds what its id already stands for.
     ///
     /// # Errors
     /// Nothing may be sent. The record may exist all the same: see [`Ledger::unsend`].
     pub async fn begin(&self, order: Arc<Order>, resend: Resend) -> Result<Begun, Unavailable> {
-        self.write(|reply| Write::Begin { order, resend, reply }).await
+        self.write(move |batch| {
+            let allows = |known: &Payout| resend.allows(known);
+            let begun = sqlite::change::begin(batch.db, &order, allows, batch.now)?;
+            if let Begun::Send(payout) = &begun {
+                batch.takes_off();
+                batch.changed(payout);
+            }
+            Ok(begun)
+        })
+        .await
     }
 
-    /// Makes durable what the send of `payout` came to, and returns the payout as it then stands.
+    /// Makes durable what the send of `payout` came to, and returns the payout as it then stands;
+    /// once accepted, it is due after `poll_first`.
     ///
     /// # Errors
     /// The outcome may or may not be recorded; calling again is harmless.
-    pub async fn settle(&self, payout: Payout, outcome: Outcome) -> Result<Payout, Unavailable> {
-        self.write(|reply| Write::Settle { payout: Box::new(payout), outcome, reply }).await
+    pub async fn settle(
+        &self,
+        payout: Payout,
+        outcome: Outcome,
+        poll_first: Duration,
+    ) -> Result<Payout, Unavailable> {
+        let payout = Box::new(payout);
+        self.write(move |batch| {
+            batch.lands();
+            let now = batch.now;
+            let settled = sqlite::change::settle(batch.db, &payout, &outcome, poll_first, now)?;
+            batch.changed(&settled);
+            Ok(settled)
+        })
+        .await
     }
 
     /// Takes back the record of a `begin` that failed, if there is one: nothing was sent for it.
@@ -171,7 +153,13 @@ impl Ledger {
     /// # Errors
     /// Call again; until it succeeds the row may say SENDING.
     pub async fn unsend(&self, key: Key) -> Result<Option<Payout>, Unavailable> {
-        self.write(|reply| Write::Unsend { key, reply }).await
+        self.write(move |batch| {
+            let outcome = Outcome::NotSent(Unsent::LedgerUnavailable);
+            let unsent = sqlite::change::unsend(batch.db, &key, &outcome, batch.now)?;
+            unsent.iter().for_each(|payout| batch.changed(payout));
+            Ok(unsent)
+        })
+        .await
     }
 
     /// Turns every send of a process that is gone into a doubt, and returns those payouts.
@@ -179,18 +167,166 @@ impl Ledger {
     /// # Errors
     /// Nothing may be served before this has succeeded.
     pub async fn recover(&self) -> Result<Vec<Payout>, Unavailable> {
-        self.write(|reply| Write::Recover { reply }).await
+        let crash = Outcome::InDoubt(Doubt::Crash);
+        self.write(move |batch| sqlite::change::recover(batch.db, &crash, batch.now)).await
     }
+
+    /// Makes durable what a signed query showed about the payout; then it is due after `poll_first`.
+    ///
+    /// # Errors
+    /// It may or may not be recorded; calling again is harmless.
+    pub async fn confirm(
+        &self,
+        key: Key,
+        progress: Progress,
+        poll_first: Duration,
+        cause: Cause,
+    ) -> Result<Payout, Unavailable> {
+        let how = (poll_first, cause);
+        self.change(move |batch| {
+            sqlite::change::confirm(batch.db, &key, &progress, &how, batch.now)
+        })
+        .await
+    }
+
+    /// Marks the payout as one that a person should look at.
+    ///
+    /// # Errors
+    /// It may or may not be recorded; calling again is harmless.
+    pub async fn note(
+        &self,
+        key: Key,
+        attention: Attention,
+        cause: Cause,
+    ) -> Result<Payout, Unavailable> {
+        self.change(move |batch| sqlite::change::note(batch.db, &key, attention, &cause, batch.now))
+            .await
+    }
+
+    /// Closes a doubt that is at least `age` old as never created; None where that is not allowed.
+    ///
+    /// # Errors
+    /// It may or may not be recorded.
+    pub async fn void(
+        &self,
+        key: Key,
+        age: Duration,
+        evidence: String,
+    ) -> Result<Option<Payout>, Unavailable> {
+        let evidence = Cause::Operator(evidence);
+        self.write(move |batch| {
+            let voided = sqlite::change::void(batch.db, &key, age, &evidence, batch.now)?;
+            voided.iter().for_each(|payout| batch.changed(payout));
+            Ok(voided)
+        })
+        .await
+    }
+
+    /// Approves `cid` as the only one that may ever be paid for the payout; true where it is.
+    ///
+    /// # Errors
+    /// The approval must not be spoken.
+    pub async fn approve(&self, key: Key, cid: i64) -> Result<bool, Unavailable> {
+        self.write(move |batch| sqlite::change::approve(batch.db, &key, cid)).await
+    }
+
+    /// Puts off the next look at the payout until `due`.
+    ///
+    /// # Errors
+    /// It is looked at again soon.
+    pub async fn postpone(&self, payout: Payout, due: SystemTime) -> Result<(), Unavailable> {
+        let payout = Box::new(payout);
+        self.write(move |batch| sqlite::change::postpone(batch.db, &payout, due)).await
+    }
+
+    /// Keeps a notice, once; false where it was kept before. With `lead`, Cregis is to be asked.
+    ///
+    /// # Errors
+    /// The notice must not be acknowledged.
+    pub async fn keep(&self, notice: Notice, lead: bool) -> Result<bool, Unavailable> {
+        self.write(move |batch| sqlite::notice::keep(batch.db, &notice, lead, batch.now)).await
+    }
+
+    /// Asks about a notice again at `due`, or no more.
+    ///
+    /// # Errors
+    /// It is asked about again soon.
+    pub async fn close(&self, notice: i64, due: Option<SystemTime>) -> Result<(), Unavailable> {
+        self.write(move |batch| sqlite::notice::postpone(batch.db, notice, due)).await
+    }
+
+    /// Keeps whether the projects `pids` take new payouts.
+    ///
+    /// # Errors
+    /// It may or may not be recorded.
+    pub async fn set_intake(
+        &self,
+        pids: Vec<i64>,
+        paused: bool,
+        note: String,
+    ) -> Result<(), Unavailable> {
+        self.write(move |batch| {
+            let keep =
+                |pid: &i64| sqlite::notice::set_intake(batch.db, *pid, paused, &note, batch.now);
+            pids.iter().try_for_each(keep)
+        })
+        .await
+    }
+
+    // === reading ===
 
     /// Finds one payout.
     ///
     /// # Errors
     /// Where the file cannot be read.
     pub async fn find(&self, pid: i64, id: Id) -> Result<Option<Payout>, Unavailable> {
-        let (reply, answer) = oneshot::channel();
-        let (_, reads) = self.0.queues.as_ref().ok_or(Unavailable)?;
-        reads.send(Read { pid, id, reply }).map_err(|_| Unavailable)?;
-        answer.await.map_err(|_| Unavailable)?
+        self.read(move |db| sqlite::read::find(db, pid, &id)).await
+    }
+
+    /// One page of the payouts that fit `filter`, in the order in which they were recorded.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub async fn list(&self, filter: Filter) -> Result<Vec<Payout>, Unavailable> {
+        self.read(move |db| sqlite::read::list(db, &filter)).await
+    }
+
+    /// The next revisions of `latest` after `revision`, in order; not all at once where there are many.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub async fn history(&self, latest: Payout, revision: i64) -> Result<Vec<Payout>, Unavailable> {
+        let latest = Box::new(latest);
+        self.read(move |db| sqlite::read::history(db, &latest, revision)).await
+    }
+
+    /// Payouts that are to be looked at.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub async fn due(&self, due: Due) -> Result<Vec<Payout>, Unavailable> {
+        self.read(move |db| sqlite::read::due(db, &due)).await
+    }
+
+    /// Notices that Cregis is to be asked about.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub async fn leads(&self, due: Due) -> Result<Vec<Lead>, Unavailable> {
+        self.read(move |db| sqlite::notice::leads(db, &due)).await
+    }
+
+    /// Whether an operator has paused the project.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub async fn is_paused(&self, pid: i64) -> Result<bool, Unavailable> {
+        self.read(move |db| sqlite::notice::is_paused(db, pid)).await
+    }
+
+    /// The revisions of the payout in `row`, as they come from now on.
+    pub fn watch(&self, row: i64) -> Revisions {
+        self.0.watchers.watch(row)
     }
 
     /// Whether the last attempt to write succeeded, as it changes.
@@ -198,13 +334,44 @@ impl Ledger {
         self.0.writable.clone()
     }
 
-    async fn write<T>(
+    /// A write that returns the payout it has changed.
+    async fn change(
         &self,
-        operation: impl FnOnce(oneshot::Sender<Result<T, Unavailable>>) -> Write,
+        work: impl FnOnce(&mut Batch<'_>) -> Result<Payout, rusqlite::Error> + Send + 'static,
+    ) -> Result<Payout, Unavailable> {
+        self.write(move |batch| {
+            let payout = work(batch)?;
+            batch.changed(&payout);
+            Ok(payout)
+        })
+        .await
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Batch<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
     ) -> Result<T, Unavailable> {
         let (reply, answer) = oneshot::channel();
         let (writes, _) = self.0.queues.as_ref().ok_or(Unavailable)?;
-        writes.send(operation(reply)).map_err(|_| Unavailable)?;
+        writes.send(operation(work, reply)).map_err(|_| Unavailable)?;
+        answer.await.map_err(|_| Unavailable)?
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let (reply, answer) = oneshot::channel();
+        let (_, reads) = self.0.queues.as_ref().ok_or(Unavailable)?;
+        let question = move |db: &Connection| {
+            let found = work(db).map_err(|error| {
+                tracing::error!(error = &error as &dyn std::error::Error, "ledger read failed");
+                Unavailable
+            });
+            // Whoever asked may have gone.
+            let _ = reply.send(found);
+        };
+        reads.send(Box::new(question)).map_err(|_| Unavailable)?;
         answer.await.map_err(|_| Unavailable)?
     }
 }
@@ -224,23 +391,4 @@ fn spawn(
     body: impl FnOnce() + Send + 'static,
 ) -> Result<thread::JoinHandle<()>, OpenError> {
     thread::Builder::new().name(name.into()).spawn(body).map_err(OpenError::Io)
-}
-
-// === reading ===
-
-struct Read {
-    pid: i64,
-    id: Id,
-    reply: oneshot::Sender<Result<Option<Payout>, Unavailable>>,
-}
-
-fn answer(db: &Connection, questions: &mpsc::Receiver<Read>) {
-    for Read { pid, id, reply } in questions {
-        let found = sqlite::find(db, pid, &id).map_err(|error| {
-            tracing::error!(error = &error as &dyn std::error::Error, "ledger read failed");
-            Unavailable
-        });
-        // Whoever asked may have gone.
-        let _ = reply.send(found);
-    }
 }

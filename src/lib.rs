@@ -5,20 +5,25 @@
 //! - [`grpc`]: the API. Requests in, statuses out, deadlines; nothing here decides about money.
 //! - [`order`]: what a caller asks for, checked; with [`coin`], [`address`] and [`amount`].
 //! - [`engine`]: the use cases. Flights own sends; callers only wait.
-//! - [`payout`]: states, and the one table that moves a payout; [`outcome`]: what a send comes to. Pure.
+//! - [`state`]: the one table that moves a payout; [`payout`]: what changes with it, and [`attention`]; [`outcome`]: what a
+//!   send comes to. Pure.
 //! - [`ledger`]: durable rows; one writer, group commit; the only SQL.
 //! - [`cregis`]: the client: one call, one POST; the reply table. [`sign`] and [`json`] under it.
 //! - [`breaker`]: stops sends when Cregis refuses us or leaves us in doubt.
+//! - [`callback`]: Cregis's own messages: notices and external verification.
 //! - [`app`]: the only wiring: open, recover, bind, serve, drain. [`health`] and [`admin`] beside it.
 //! - [`config`], [`telemetry`]: settings and logs.
 //! - [`sandbox`]: a small Cregis with a memory, for tests and for callers.
 //! - [`cli`]: the commands; [`dev`], [`doctor`] and [`probe`] are the longer ones.
+//! - [`operator`]: the operator's commands, a client of the API like any other.
 
 pub mod address;
 pub mod admin;
 pub mod amount;
 pub mod app;
+pub mod attention;
 pub mod breaker;
+pub mod callback;
 pub mod cli;
 pub mod coin;
 pub mod config;
@@ -30,12 +35,14 @@ pub mod grpc;
 pub mod health;
 pub mod json;
 pub mod ledger;
+pub mod operator;
 pub mod order;
 pub mod outcome;
 pub mod payout;
 pub mod probe;
 pub mod sandbox;
 pub mod sign;
+pub mod state;
 pub mod telemetry;
 
 /// What `proto/payout/v1/payout.proto` becomes in Rust.

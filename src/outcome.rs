@@ -1,6 +1,6 @@
 //! What one send can come to. Closed: everything that is not certain is a doubt.
 
-use crate::payout::Event;
+use crate::state::Event;
 
 /// Why it is not known whether a payout exists at Cregis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

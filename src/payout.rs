@@ -1,89 +1,29 @@
-//! The payout: its states, and the one table that moves it.
+//! The payout: what we hold about one, and how outcomes and evidence change it.
 //!
-//! Everything here is pure. No other code decides which state follows which.
+//! Pure. Which state follows which is the table's business ([`crate::state`]); what else changes
+//! with it is decided here.
 
-use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use crate::attention::{AGE_MAX, Attention};
 use crate::order::Order;
 use crate::outcome::{Outcome, Unsent};
+use crate::state::{Contradiction, Event, State};
 
-/// Where a payout stands. Written to the ledger before anyone is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Recorded; the request may be on the wire.
-    Sending,
-    /// Recorded; certainly nothing left, or Cregis refused us and not the payout.
-    NotSent,
-    /// It may or may not exist at Cregis.
-    InDoubt,
-    /// Cregis has it; its id is known.
-    Accepted,
-    /// Cregis refused to create it. Final.
-    Rejected,
-    /// An operator closed a doubt as never created. Final.
-    Voided,
-    /// The money moved. Final.
-    Succeeded,
-    /// Failed on the chain. Final.
-    Failed,
-    /// Refused or cancelled at Cregis before signing. Final.
-    Denied,
-}
-
-/// Every state, in the order of the contract's table.
-pub const STATES: [State; 9] = [
-    State::Sending,
-    State::NotSent,
-    State::InDoubt,
-    State::Accepted,
-    State::Rejected,
-    State::Voided,
-    State::Succeeded,
-    State::Failed,
-    State::Denied,
-];
-
-/// What can happen to a payout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A `CreatePayout` for this very id claims the right to send it once more.
-    Send,
-    /// The send ended: Cregis has it.
-    Accept,
-    /// The send ended: refused for good.
-    Reject,
-    /// The send ended: nothing was created.
-    Unsend,
-    /// The send ended: nobody knows.
-    Doubt,
-}
-
-/// An event that the state does not allow. Never applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a payout in {state} cannot take {event:?}")]
-pub struct Contradiction {
-    /// The state it was in.
-    pub state: State,
-    /// What was said to have happened.
-    pub event: Event,
-}
-
-/// What a person should look at; it never hides the state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attention {
-    /// Cregis named an id that belongs to another payout.
-    DuplicateCid,
-}
-
-impl Attention {
-    /// The name in the ledger and in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::DuplicateCid => "DUPLICATE_CID",
-        }
-    }
+/// What a signed query showed about a payout; every field of its echo agreed with the order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Cregis's id, the one that was asked for.
+    pub cid: i64,
+    /// Cregis's status number.
+    pub status: i32,
+    /// Hash of the transaction, or empty.
+    pub txid: String,
+    /// Height of its block, or 0.
+    pub block_height: i64,
+    /// Time of its block.
+    pub block_time: Option<SystemTime>,
 }
 
 /// A payout as the ledger holds it.
@@ -104,77 +44,27 @@ pub struct Payout {
     /// The doubt that an earlier send left. While it stands, no later refusal proves anything
     /// about that earlier send.
     pub earlier_doubt: Option<String>,
+    /// What the last signed query showed, once there was one that agreed.
+    pub progress: Option<Box<Progress>>,
+    /// The one id that may be paid, once external verification has approved it.
+    pub approved_cid: Option<i64>,
     /// When the present or last send was recorded.
     pub send_time: SystemTime,
     /// When it was first recorded.
     pub create_time: SystemTime,
+    /// When it came into its present state.
+    pub state_time: SystemTime,
     /// When it last changed.
     pub update_time: SystemTime,
+    /// When it is to be looked at next; None where nothing can come any more.
+    pub due: Option<SystemTime>,
+    /// How often Cregis has been asked since the last news.
+    pub polls: i64,
     /// Starts at 1 and grows by one with every change.
     pub revision: i64,
     /// What a person should look at.
     pub attention: Vec<String>,
 }
-
-// === impl State ===
-
-impl State {
-    /// The state after `event`; `earlier_doubt` tells that a former send may have succeeded.
-    ///
-    /// No wildcard: a new event must be thought about in every state.
-    ///
-    /// # Errors
-    /// A [`Contradiction`] where the event cannot be true of this state.
-    pub fn after(self, event: Event, earlier_doubt: bool) -> Result<Self, Contradiction> {
-        use {Event as E, State as S};
-        match (self, event) {
-            // Only a caller's repeat sends again; whether policy allows it for a doubt is decided
-            // before this event is raised.
-            (S::NotSent | S::InDoubt, E::Send) => Ok(S::Sending),
-            (S::Sending | S::InDoubt, E::Accept) => Ok(S::Accepted),
-            // A second send that was refused says nothing about the first.
-            (S::Sending, E::Reject | E::Unsend) if earlier_doubt => Ok(S::InDoubt),
-            (S::Sending, E::Reject) => Ok(S::Rejected),
-            (S::Sending, E::Unsend) => Ok(S::NotSent),
-            (S::Sending, E::Doubt) => Ok(S::InDoubt),
-            (S::Sending, E::Send)
-            | (S::NotSent | S::InDoubt, E::Reject | E::Unsend | E::Doubt)
-            | (S::NotSent, E::Accept)
-            | (
-                S::Accepted | S::Rejected | S::Voided | S::Succeeded | S::Failed | S::Denied,
-                E::Send | E::Accept | E::Reject | E::Unsend | E::Doubt,
-            ) => Err(Contradiction { state: self, event }),
-        }
-    }
-
-    /// The name in the ledger and, behind `PAYOUT_STATE_`, in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Sending => "SENDING",
-            Self::NotSent => "NOT_SENT",
-            Self::InDoubt => "IN_DOUBT",
-            Self::Accepted => "ACCEPTED",
-            Self::Rejected => "REJECTED",
-            Self::Voided => "VOIDED",
-            Self::Succeeded => "SUCCEEDED",
-            Self::Failed => "FAILED",
-            Self::Denied => "DENIED",
-        }
-    }
-
-    /// Reads [`State::as_str`] back.
-    pub fn parse(text: &str) -> Option<Self> {
-        STATES.into_iter().find(|state| state.as_str() == text)
-    }
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-// === impl Payout ===
 
 impl Payout {
     /// The payout that a new `order` becomes: recorded as SENDING before anything is sent.
@@ -187,9 +77,14 @@ impl Payout {
             reason: String::new(),
             refusal_msg: String::new(),
             earlier_doubt: None,
+            progress: None,
+            approved_cid: None,
             send_time: now,
             create_time: now,
+            state_time: now,
             update_time: now,
+            due: Some(now),
+            polls: 0,
             revision: 1,
             attention: Vec::new(),
         }
@@ -200,18 +95,11 @@ impl Payout {
     /// # Errors
     /// Where the state does not allow a send.
     pub fn resent(&self, now: SystemTime) -> Result<Self, Contradiction> {
-        let state = self.state.after(Event::Send, self.earlier_doubt.is_some())?;
         let left_doubt = (self.state == State::InDoubt).then(|| self.reason.clone());
-        Ok(Self {
-            state,
-            reason: String::new(),
-            refusal_msg: String::new(),
-            earlier_doubt: left_doubt.or_else(|| self.earlier_doubt.clone()),
-            send_time: now,
-            update_time: now,
-            revision: self.revision + 1,
-            ..self.clone()
-        })
+        let mut next = self.moved(Event::Send, now)?;
+        next.earlier_doubt = left_doubt.or(next.earlier_doubt);
+        next.send_time = now;
+        Ok(next)
     }
 
     /// Tells whether it was not sent because Cregis refuses the gateway.
@@ -220,93 +108,149 @@ impl Payout {
         self.state == State::NotSent && ours.iter().all(|unsent| unsent.reason() != self.reason)
     }
 
-    /// The payout after its send came to `outcome`.
+    /// The payout after its send came to `outcome`; once accepted, it is asked about after
+    /// `poll_first`.
     ///
-    /// # Errors
-    /// Where the state does not allow the outcome.
-    pub fn settled(&self, outcome: &Outcome, now: SystemTime) -> Result<Self, Contradiction> {
+    /// Evidence may have been faster than the reply: then the reply adds nothing, unless it
+    /// disagrees.
+    pub fn settled(&self, outcome: &Outcome, poll_first: Duration, now: SystemTime) -> Self {
         let event = outcome.event();
-        let state = self.state.after(event, self.earlier_doubt.is_some())?;
-        let kept_doubt = state == State::InDoubt && event != Event::Doubt;
-        let mut next = Self {
-            state,
-            reason: outcome.reason().to_owned(),
-            refusal_msg: outcome.refusal().map_or_else(String::new, |r| r.msg.clone()),
-            update_time: now,
-            revision: self.revision + 1,
-            ..self.clone()
-        };
-        match outcome {
-            Outcome::Accepted(cid) => next.cid = Some(*cid),
-            Outcome::CidTaken => {
-                let attention = Attention::DuplicateCid.as_str();
-                if !next.attention.iter().any(|known| known == attention) {
-                    next.attention.push(attention.to_owned());
+        let Ok(mut next) = self.moved(event, now) else {
+            return match (self.cid, outcome) {
+                (Some(cid), Outcome::Accepted(other)) if cid != *other => {
+                    self.noted(Attention::CidMismatch, now)
                 }
+                (Some(_), Outcome::Rejected(_)) => self.noted(Attention::Contradiction, now),
+                _ => self.clone(),
+            };
+        };
+        next.reason = outcome.reason().to_owned();
+        next.refusal_msg = outcome.refusal().map_or_else(String::new, |r| r.msg.clone());
+        match outcome {
+            Outcome::Accepted(cid) => {
+                next.cid = Some(*cid);
+                next.due = Some(now + poll_first);
             }
+            Outcome::CidTaken => next.note(Attention::DuplicateCid),
             Outcome::Rejected(_) | Outcome::NotSent(_) | Outcome::InDoubt(_) => {}
         }
+        let kept_doubt = next.state == State::InDoubt && event != Event::Doubt;
         if let (true, Some(doubt)) = (kept_doubt, &self.earlier_doubt) {
             next.reason.clone_from(doubt);
         }
-        Ok(next)
+        next
+    }
+
+    /// The payout after a signed query showed `progress`. Unchanged where that is no news.
+    pub fn confirmed(&self, progress: &Progress, poll_first: Duration, now: SystemTime) -> Self {
+        if self.cid.is_some_and(|cid| cid != progress.cid) {
+            return self.noted(Attention::CidMismatch, now);
+        }
+        if self.progress.as_deref() == Some(progress) {
+            return self.clone();
+        }
+        let closed = matches!(self.state, State::NotSent | State::Rejected | State::Voided);
+        // First that it exists, then what has become of it: one revision, one news.
+        let bound = if self.cid.is_none() || closed {
+            self.state.after(Event::Exist, false)
+        } else {
+            Ok(self.state)
+        };
+        let doubted = self.earlier_doubt.is_some();
+        let Ok(state) = bound.and_then(|state| state.after(event_of(progress.status), doubted))
+        else {
+            return self.noted(Attention::Contradiction, now);
+        };
+        let mut next = self.in_state(state, now);
+        next.cid = Some(progress.cid);
+        next.progress = Some(Box::new(progress.clone()));
+        next.due = (!state.is_final()).then(|| now + poll_first);
+        if closed {
+            next.note(Attention::ExistsAfterClose);
+        }
+        next
+    }
+
+    /// The payout after an operator found that it was never created.
+    ///
+    /// # Errors
+    /// Where it is not in doubt.
+    pub fn voided(&self, now: SystemTime) -> Result<Self, Contradiction> {
+        self.moved(Event::Void, now)
+    }
+
+    /// The payout with `attention`; unchanged where it has that already.
+    pub fn noted(&self, attention: Attention, now: SystemTime) -> Self {
+        let mut next = self.clone();
+        next.note(attention);
+        if next.attention.len() > self.attention.len() {
+            next.revision += 1;
+            next.update_time = now;
+        }
+        next
+    }
+
+    fn note(&mut self, attention: Attention) {
+        if !self.attention.iter().any(|known| known == attention.as_str()) {
+            self.attention.push(attention.as_str().to_owned());
+        }
+    }
+
+    fn moved(&self, event: Event, now: SystemTime) -> Result<Self, Contradiction> {
+        let state = self.state.after(event, self.earlier_doubt.is_some())?;
+        Ok(self.in_state(state, now))
+    }
+
+    /// The next revision, in `state`. What belonged to the state before is gone.
+    fn in_state(&self, state: State, now: SystemTime) -> Self {
+        let mut next = Self {
+            state,
+            reason: String::new(),
+            refusal_msg: String::new(),
+            update_time: now,
+            polls: 0,
+            revision: self.revision + 1,
+            ..self.clone()
+        };
+        if state != self.state {
+            next.state_time = now;
+            next.attention.retain(|known| known != Attention::Age.as_str());
+        }
+        next.due = match state {
+            State::Sending => Some(now),
+            State::InDoubt => Some(now + AGE_MAX),
+            State::Accepted => self.due,
+            State::NotSent
+            | State::Rejected
+            | State::Voided
+            | State::Succeeded
+            | State::Failed
+            | State::Denied => None,
+        };
+        next
+    }
+}
+
+/// What a status of Cregis's means. An unknown one promises nothing but that the payout exists.
+fn event_of(status: i32) -> Event {
+    match status {
+        6 => Event::Succeed,
+        7 => Event::Fail,
+        2..=4 => Event::Deny,
+        _ => Event::Exist,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::order::Draft;
     use crate::outcome::{Doubt, Refusal};
 
-    const EVENTS: [Event; 5] =
-        [Event::Send, Event::Accept, Event::Reject, Event::Unsend, Event::Doubt];
+    const FIRST: Duration = Duration::from_secs(30);
 
-    /// What every state does with every event, in the order of [`EVENTS`]; `-` contradicts.
-    const TABLE: [(State, [&str; 5]); 9] = [
-        (State::Sending, ["-", "ACCEPTED", "REJECTED", "NOT_SENT", "IN_DOUBT"]),
-        (State::NotSent, ["SENDING", "-", "-", "-", "-"]),
-        (State::InDoubt, ["SENDING", "ACCEPTED", "-", "-", "-"]),
-        (State::Accepted, ["-"; 5]),
-        (State::Rejected, ["-"; 5]),
-        (State::Voided, ["-"; 5]),
-        (State::Succeeded, ["-"; 5]),
-        (State::Failed, ["-"; 5]),
-        (State::Denied, ["-"; 5]),
-    ];
-
-    #[test]
-    fn every_state_answers_every_event_as_the_table_says() {
-        for (state, row) in TABLE {
-            for (event, expected) in EVENTS.into_iter().zip(row) {
-                let found = state.after(event, false).map_or("-", State::as_str);
-                assert_eq!(found, expected, "{state} {event:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn an_earlier_doubt_turns_only_refusals_of_a_send_into_doubt() {
-        for state in STATES {
-            for event in EVENTS {
-                let plain = state.after(event, false);
-                let doubted = state.after(event, true);
-                let refusal =
-                    state == State::Sending && matches!(event, Event::Reject | Event::Unsend);
-                let expected = if refusal { Ok(State::InDoubt) } else { plain };
-                assert_eq!(doubted, expected, "{state} {event:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn states_are_read_back_by_name() {
-        for state in STATES {
-            assert_eq!(State::parse(state.as_str()), Some(state));
-        }
-        assert_eq!(State::parse("SENT"), None);
+    fn later() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(60)
     }
 
     fn payout() -> Payout {
@@ -322,31 +266,113 @@ mod tests {
         Payout::first(1, Arc::new(order), SystemTime::UNIX_EPOCH)
     }
 
+    fn after(outcome: &Outcome) -> Payout {
+        payout().settled(outcome, FIRST, later())
+    }
+
+    fn refusal() -> Refusal {
+        Refusal { code: "E0034".into(), msg: "quota".into() }
+    }
+
+    fn progress(cid: i64, status: i32) -> Progress {
+        Progress { cid, status, ..Progress::default() }
+    }
+
     #[test]
     fn a_refused_second_send_leaves_the_first_sends_doubt() {
-        let later = SystemTime::UNIX_EPOCH + Duration::from_secs(60);
-        let doubted = payout().settled(&Outcome::InDoubt(Doubt::Timeout), later).expect("allowed");
-        let resent = doubted.resent(later).expect("allowed");
-        assert_eq!((resent.state, resent.revision, resent.send_time), (State::Sending, 3, later));
-
-        let refusal = Refusal { code: "E0034".into(), msg: "quota".into() };
+        let doubted = after(&Outcome::InDoubt(Doubt::Timeout));
+        let resent = doubted.resent(later()).expect("allowed");
+        assert_eq!((resent.state, resent.revision, resent.send_time), (State::Sending, 3, later()));
         for outcome in [
-            Outcome::Rejected(refusal.clone()),
-            Outcome::NotSent(Unsent::GatewayRefused(refusal)),
+            Outcome::Rejected(refusal()),
+            Outcome::NotSent(Unsent::GatewayRefused(refusal())),
             Outcome::NotSent(Unsent::ConnectFailed),
         ] {
-            let settled = resent.settled(&outcome, later).expect("allowed");
+            let settled = resent.settled(&outcome, FIRST, later());
             assert_eq!((settled.state, settled.reason.as_str()), (State::InDoubt, "TIMEOUT"));
         }
-        let accepted = resent.settled(&Outcome::Accepted(9), later).expect("allowed");
+        let accepted = resent.settled(&Outcome::Accepted(9), FIRST, later());
         assert_eq!((accepted.state, accepted.cid), (State::Accepted, Some(9)));
+        assert_eq!(accepted.due, Some(later() + FIRST));
     }
 
     #[test]
     fn a_cid_that_is_bound_elsewhere_is_a_doubt_that_pages() {
-        let settled = payout().settled(&Outcome::CidTaken, SystemTime::now()).expect("allowed");
+        let settled = after(&Outcome::CidTaken);
         assert_eq!((settled.state, settled.cid), (State::InDoubt, None));
         assert_eq!(settled.reason, "ACCEPTED_NO_CID");
         assert_eq!(settled.attention, ["DUPLICATE_CID"]);
+    }
+
+    #[test]
+    fn a_query_binds_a_doubt_and_ends_it_in_one_revision() {
+        for (status, state) in [
+            (0, State::Accepted),
+            (5, State::Accepted),
+            (1, State::Accepted),
+            (99, State::Accepted),
+            (2, State::Denied),
+            (3, State::Denied),
+            (4, State::Denied),
+            (6, State::Succeeded),
+            (7, State::Failed),
+        ] {
+            let doubted = after(&Outcome::InDoubt(Doubt::Timeout));
+            let next = doubted.confirmed(&progress(9, status), FIRST, later());
+            assert_eq!((next.state, next.cid, next.revision), (state, Some(9), 3), "{status}");
+            assert_eq!((next.reason.as_str(), next.attention.len()), ("", 0));
+            assert_eq!(next.due.is_none(), state.is_final());
+            assert_eq!(next.confirmed(&progress(9, status), FIRST, later()), next, "no news");
+        }
+    }
+
+    #[test]
+    fn what_was_closed_reopens_and_pages_when_it_exists_after_all() {
+        let voided = after(&Outcome::InDoubt(Doubt::Crash)).voided(later()).expect("a doubt");
+        for closed in [
+            after(&Outcome::Rejected(refusal())),
+            after(&Outcome::NotSent(Unsent::ConnectFailed)),
+            voided,
+        ] {
+            let next = closed.confirmed(&progress(9, 6), FIRST, later());
+            assert_eq!((next.state, next.cid), (State::Succeeded, Some(9)), "{}", closed.state);
+            assert_eq!(next.attention, ["EXISTS_AFTER_CLOSE"]);
+        }
+    }
+
+    #[test]
+    fn evidence_against_a_final_state_pages_and_moves_nothing() {
+        let paid = after(&Outcome::Accepted(9)).confirmed(&progress(9, 6), FIRST, later());
+        for status in [0, 1, 2, 3, 4, 5, 7] {
+            let next = paid.confirmed(&progress(9, status), FIRST, later());
+            assert_eq!((next.state, &next.progress), (State::Succeeded, &paid.progress));
+            assert_eq!(next.attention, ["CONTRADICTION"], "{status}");
+        }
+        let other = paid.confirmed(&progress(8, 6), FIRST, later());
+        assert_eq!((other.cid, other.attention), (Some(9), vec!["CID_MISMATCH".to_owned()]));
+    }
+
+    #[test]
+    fn a_reply_that_comes_after_the_evidence_adds_nothing_unless_it_disagrees() {
+        let known = payout().confirmed(&progress(9, 1), FIRST, later());
+        for (outcome, attention) in [
+            (Outcome::Accepted(9), None),
+            (Outcome::InDoubt(Doubt::ExistsUpstream), None),
+            (Outcome::NotSent(Unsent::ConnectFailed), None),
+            (Outcome::Accepted(8), Some("CID_MISMATCH")),
+            (Outcome::Rejected(refusal()), Some("CONTRADICTION")),
+        ] {
+            let next = known.settled(&outcome, FIRST, later());
+            assert_eq!((next.state, next.cid), (State::Accepted, Some(9)), "{outcome:?}");
+            assert_eq!(next.attention.first().map(String::as_str), attention, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn age_belongs_to_a_state_and_leaves_with_it() {
+        let old = after(&Outcome::Accepted(9)).noted(Attention::Age, later());
+        assert_eq!((old.revision, old.noted(Attention::Age, later()).revision), (3, 3));
+        let ended = old.confirmed(&progress(9, 6), FIRST, later());
+        assert!(ended.attention.is_empty());
     }
 }

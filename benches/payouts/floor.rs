@@ -95,6 +95,22 @@ impl PayoutService for Floor {
     ) -> Result<Response<pb::GetPayoutResponse>, Status> {
         Err(Status::unimplemented("the floor keeps nothing"))
     }
+
+    async fn list_payouts(
+        &self,
+        _: tonic::Request<pb::ListPayoutsRequest>,
+    ) -> Result<Response<pb::ListPayoutsResponse>, Status> {
+        Err(Status::unimplemented("the floor keeps nothing"))
+    }
+
+    type WatchPayoutStream = tokio_stream::Empty<Result<pb::WatchPayoutResponse, Status>>;
+
+    async fn watch_payout(
+        &self,
+        _: tonic::Request<pb::WatchPayoutRequest>,
+    ) -> Result<Response<Self::WatchPayoutStream>, Status> {
+        Err(Status::unimplemented("the floor keeps nothing"))
+    }
 }
 
 /// Serves until it is killed; prints its address first.

@@ -37,11 +37,13 @@ impl Folder {
         let fill = format!(
             "BEGIN;
              WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
-             INSERT INTO payout SELECT i, {PID}, lower(hex(randomblob(16))), i, 'ACCEPTED', '', '',
-                 NULL, '195@195', 'TXsmKpEuW7qWnXzJLGP9eDLvWPR2GRn1FS', '1.1', '', '', '',
-                 1, 1, 1, 2, '' FROM n;
-             INSERT INTO event SELECT id, 1, 1, 'RECORDED', 'SENDING', '', '', NULL, '' FROM payout;
-             INSERT INTO event SELECT id, 2, 1, 'REPLY', 'ACCEPTED', '', '', cid, '' FROM payout;
+             INSERT INTO payout SELECT i, {PID}, lower(hex(randomblob(16))), '195@195',
+                 'TXsmKpEuW7qWnXzJLGP9eDLvWPR2GRn1FS', '1.1', '', '', '', 1, 2, 1, 'SUCCEEDED', '', '',
+                 i, 6, '', 0, NULL, '', NULL, NULL, 1, 1, NULL, 0 FROM n;
+             INSERT INTO event SELECT id, 1, 1, 'RECORDED', NULL, 'SENDING', 1, '', '', NULL, NULL, '', 0,
+                 NULL, '' FROM payout;
+             INSERT INTO event SELECT id, 2, 1, 'REPLY', NULL, 'SUCCEEDED', 1, '', '', cid, 6, '', 0, NULL,
+                 '' FROM payout;
              COMMIT;
              PRAGMA wal_checkpoint(TRUNCATE);"
         );
@@ -87,6 +89,7 @@ impl Child {
         command.arg("serve").envs([
             ("PAYOUTD_GRPC__LISTEN", address.clone()),
             ("PAYOUTD_ADMIN__LISTEN", "127.0.0.1:0".to_owned()),
+            ("PAYOUTD_CALLBACK__LISTEN", "127.0.0.1:0".to_owned()),
             ("PAYOUTD_LEDGER__URL", format!("sqlite:{}", folder.ledger().display())),
             ("PAYOUTD_PROJECT__PID", PID.to_string()),
             ("PAYOUTD_PROJECT__BASE_URL", format!("http://{}", upstream.address)),

@@ -25,6 +25,10 @@ pub struct Project {
     pub connect_timeout: Duration,
     /// Sends under way at once, default 256.
     pub max_in_flight: usize,
+    /// How long after its acceptance a payout is first asked about, default 30 s; then it backs off.
+    pub poll_first: Duration,
+    /// True where Cregis calls our external-verification URL for this project, default false.
+    pub verification: bool,
     /// Allows a caller's repeat to send a doubt again, default false.
     pub resend_in_doubt: bool,
     /// Refuses text that contains a signed parameter's name, default false.
@@ -77,9 +81,8 @@ impl Project {
         let max_in_flight = section.get("max_in_flight", 256, count);
         let resend_in_doubt = section.get("resend_in_doubt", false, boolean);
         let strict_text = section.get("strict_text", false, boolean);
-        // What follows payouts after their acceptance has no code yet; checked all the same.
-        section.optional("poll_first", duration);
-        section.optional("verification", boolean);
+        let poll_first = section.get("poll_first", Duration::from_secs(30), duration);
+        let verification = section.get("verification", false, boolean);
         section.end();
         Some(Self {
             pid: pid?,
@@ -88,6 +91,8 @@ impl Project {
             timeout,
             connect_timeout,
             max_in_flight,
+            poll_first,
+            verification,
             resend_in_doubt,
             strict_text,
         })

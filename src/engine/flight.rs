@@ -13,7 +13,8 @@ use super::{Engine, Project, Refused};
 use crate::ledger::Begun;
 use crate::order::Order;
 use crate::outcome::{Doubt, Outcome};
-use crate::payout::{Payout, State};
+use crate::payout::Payout;
+use crate::state::State;
 
 /// Pause between attempts to write down what is known.
 const WRITE_AGAIN: Duration = Duration::from_millis(250);
@@ -24,9 +25,9 @@ pub(super) enum Stage {
     /// The record is on its way to the disk.
     Recording,
     /// Recorded; the request may be on the wire.
-    Aloft(Payout),
+    Aloft(Arc<Payout>),
     /// Over.
-    Landed(Result<Payout, Refused>),
+    Landed(Result<Arc<Payout>, Refused>),
 }
 
 /// What callers see of a flight.
@@ -79,7 +80,9 @@ impl Flight {
                     revision = payout.revision,
                     "sending"
                 );
-                self.track.set(Stage::Aloft(payout.clone()));
+                // Shared: thousands may wait here.
+                let payout = Arc::new(payout);
+                self.track.set(Stage::Aloft(Arc::clone(&payout)));
                 // Durable before the first byte leaves: after a crash, SENDING means "maybe sent",
                 // and a maybe is never sent by recovery.
                 let outcome = self.project.cregis.create_payout(&self.order).await;
@@ -103,7 +106,10 @@ impl Flight {
     /// Writes the outcome down, however long that takes. Until it is durable nobody is told it.
     async fn settle(&self, payout: &Payout, outcome: &Outcome) -> Payout {
         loop {
-            if let Ok(settled) = self.engine.ledger.settle(payout.clone(), outcome.clone()).await {
+            let ledger = &self.engine.ledger;
+            let poll_first = self.project.poll_first();
+            let settled = ledger.settle(payout.clone(), outcome.clone(), poll_first).await;
+            if let Ok(settled) = settled {
                 return settled;
             }
             tracing::error!(
@@ -114,13 +120,13 @@ impl Flight {
             );
             let reason = Doubt::LedgerWriteFailed.as_str().to_owned();
             let unwritten = Payout { state: State::InDoubt, reason, ..payout.clone() };
-            self.track.set(Stage::Aloft(unwritten));
+            self.track.set(Stage::Aloft(Arc::new(unwritten)));
             tokio::time::sleep(WRITE_AGAIN).await;
         }
     }
 
     fn land(&self, landed: Result<Payout, Refused>) {
-        self.track.set(Stage::Landed(landed));
+        self.track.set(Stage::Landed(landed.map(Arc::new)));
     }
 }
 
@@ -132,7 +138,8 @@ impl Drop for Flight {
             let ledger = self.engine.ledger.clone();
             let crashed = async move {
                 let outcome = Outcome::InDoubt(Doubt::Crash);
-                while ledger.settle(payout.clone(), outcome.clone()).await.is_err() {
+                let never = std::time::Duration::ZERO;
+                while ledger.settle(payout.clone(), outcome.clone(), never).await.is_err() {
                     tokio::time::sleep(WRITE_AGAIN).await;
                 }
             };
@@ -155,7 +162,7 @@ impl Track {
     /// The recorded payout, while its send is under way.
     pub(super) fn aloft(&self) -> Option<Payout> {
         match &*self.stage() {
-            Stage::Aloft(payout) => Some(payout.clone()),
+            Stage::Aloft(payout) => Some(Payout::clone(payout)),
             Stage::Recording | Stage::Landed(_) => None,
         }
     }
@@ -187,8 +194,8 @@ pub(super) async fn wait(
     let _ = timeout_at(until, track.landed()).await;
     let last = track.stage().clone();
     match last {
-        Stage::Landed(landed) => landed,
-        Stage::Aloft(payout) => Ok(payout),
+        Stage::Landed(landed) => landed.map(Arc::unwrap_or_clone),
+        Stage::Aloft(payout) => Ok(Arc::unwrap_or_clone(payout)),
         // The record is being written and cannot be called back: it counts as sent.
         Stage::Recording => {
             Ok(Payout { revision: 0, ..Payout::first(0, Arc::clone(order), SystemTime::now()) })

@@ -1,9 +1,10 @@
 //! One Cregis project, as the engine uses it: its client, its breaker, its turns to send.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::breaker::Breaker;
 use crate::config;
@@ -22,6 +23,14 @@ pub struct Project {
     pub(super) sends: Arc<Semaphore>,
     /// Bounds how many wait for one.
     pub(super) queue: Semaphore,
+    /// Something is worth asking about before its time.
+    pub(super) news: Notify,
+    /// Whether an operator has paused the intake; the ledger keeps it.
+    paused: AtomicBool,
+    /// How long after its acceptance a payout is first asked about.
+    poll_first: Duration,
+    /// Whether Cregis calls our external-verification URL.
+    verification: bool,
     /// The age at which a repeat may send a doubt again, where that is allowed at all.
     resend_after: Option<Duration>,
     strict_text: bool,
@@ -43,6 +52,10 @@ impl Project {
             breaker: Breaker::new(),
             sends: Arc::new(Semaphore::new(settings.max_in_flight)),
             queue: Semaphore::new(settings.max_in_flight.saturating_mul(2)),
+            news: Notify::new(),
+            paused: AtomicBool::new(false),
+            poll_first: settings.poll_first,
+            verification: settings.verification,
             resend_after: settings.resend_in_doubt.then_some(settings.timeout),
             strict_text: settings.strict_text,
         })
@@ -51,6 +64,29 @@ impl Project {
     /// Whether free text must not contain a signed parameter's name.
     pub fn strict_text(&self) -> bool {
         self.strict_text
+    }
+
+    /// Whether Cregis calls our external-verification URL.
+    pub fn verification(&self) -> bool {
+        self.verification
+    }
+
+    /// Tells whether `signature` over `parameters` is one by this project's key.
+    pub fn signed(&self, parameters: &[(&str, &str)], signature: &str) -> bool {
+        self.cregis.signed_by_us(parameters, signature)
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn pause(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Relaxed);
+    }
+
+    /// How long after its acceptance a payout is first asked about.
+    pub(super) fn poll_first(&self) -> Duration {
+        self.poll_first
     }
 
     /// What a repeat may send again at this moment.

@@ -64,10 +64,12 @@ pub(super) fn refused(refused: &Refused) -> Status {
         }
         R::NotSent => (C::Unavailable, "NOT_SENT", T::SameId, Some(SOON)),
         R::GatewayRefused => (C::Unavailable, "CREGIS_REFUSED_GATEWAY", T::SameId, Some(LATER)),
+        R::Paused => (C::Unavailable, "PAUSED", T::SameId, Some(LATER)),
         R::Draining => (C::Unavailable, "DRAINING", T::SameId, Some(SOON)),
         R::LedgerUnavailable => (C::Unavailable, "LEDGER_UNAVAILABLE", T::SameId, Some(LATER)),
         R::UpstreamUnavailable => (C::Unavailable, "UPSTREAM_UNAVAILABLE", T::SameId, Some(LATER)),
         R::Overloaded => (C::ResourceExhausted, "OVERLOADED", T::SameId, Some(SOON)),
+        R::ResolutionRefused(_) => (C::FailedPrecondition, "RESOLUTION_REFUSED", T::Fix, None),
     };
     let mut details = match refused {
         R::Reused(fields) => info(reason, retry, [("fields", fields.join(","))]),
@@ -83,10 +85,12 @@ pub(super) fn refused(refused: &Refused) -> Status {
         | R::UnknownPayout
         | R::NotSent
         | R::GatewayRefused
+        | R::Paused
         | R::Draining
         | R::LedgerUnavailable
         | R::UpstreamUnavailable
-        | R::Overloaded => info(reason, retry, []),
+        | R::Overloaded
+        | R::ResolutionRefused(_) => info(reason, retry, []),
     };
     if wait.is_some() {
         details.set_retry_info(wait);

@@ -3,14 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc as tokio_mpsc, oneshot, watch};
 
-use super::{Begun, Resend, Unavailable, sqlite};
-use crate::order::{Key, Order};
-use crate::outcome::{Doubt, Outcome, Unsent};
+use super::watchers::Watchers;
+use super::{Unavailable, sqlite};
 use crate::payout::Payout;
 
 /// The most operations that share one commit.
@@ -22,32 +21,78 @@ const GATHER_MAX: Duration = Duration::from_millis(4);
 /// How often a ledger that failed is tried again.
 const REOPEN_EVERY: Duration = Duration::from_millis(500);
 
-pub(super) type Reply<T> = oneshot::Sender<Result<T, Unavailable>>;
-
-pub(super) enum Write {
-    Begin { order: Arc<Order>, resend: Resend, reply: Reply<Begun> },
-    Settle { payout: Box<Payout>, outcome: Outcome, reply: Reply<Payout> },
-    Unsend { key: Key, reply: Reply<Option<Payout>> },
-    Recover { reply: Reply<Vec<Payout>> },
+/// What an operation has at hand within its batch.
+pub(super) struct Batch<'a> {
+    /// The transaction.
+    pub(super) db: &'a Connection,
+    /// One moment for all of it.
+    pub(super) now: SystemTime,
+    /// Payouts that have changed, for those who watch them.
+    changed: Vec<(i64, i64)>,
+    /// Sends begun and not settled yet.
+    aloft: u32,
 }
+
+/// An operation: does its work in the transaction, and leaves its answer for after the commit.
+pub(super) type Write = Box<dyn FnOnce(&mut Batch<'_>) -> Result<Answer, sqlite::Error> + Send>;
 
 /// An operation's answer, kept back until the commit.
 type Answer = Box<dyn FnOnce(Result<(), Unavailable>) + Send>;
 
-/// The answers of a batch, and what became of the commit.
-pub(super) type Told = (Vec<Answer>, Result<(), Unavailable>);
+/// What a batch leaves: its answers, what it changed, and what became of the commit.
+pub(super) struct Told {
+    answers: Vec<Answer>,
+    changed: Vec<(i64, i64)>,
+    committed: Result<(), Unavailable>,
+}
+
+impl Batch<'_> {
+    /// Notes that `payout` has changed.
+    pub(super) fn changed(&mut self, payout: &Payout) {
+        self.changed.push((payout.row, payout.revision));
+    }
+
+    /// Notes that a send begins.
+    pub(super) fn takes_off(&mut self) {
+        self.aloft += 1;
+    }
+
+    /// Notes that a send has ended.
+    pub(super) fn lands(&mut self) {
+        self.aloft = self.aloft.saturating_sub(1);
+    }
+}
+
+/// The operation that does `work` and answers through `reply`.
+pub(super) fn operation<T: Send + 'static>(
+    work: impl FnOnce(&mut Batch<'_>) -> Result<T, sqlite::Error> + Send + 'static,
+    reply: oneshot::Sender<Result<T, Unavailable>>,
+) -> Write {
+    Box::new(move |batch| {
+        let value = work(batch)?;
+        // Whoever asked may have gone; the work is done all the same.
+        let answer = move |committed: Result<(), _>| drop(reply.send(committed.map(|()| value)));
+        Ok(Box::new(answer) as Answer)
+    })
+}
 
 /// Answers whole batches from within the runtime: waking it from the writer's thread costs a system
 /// call each time, so it is done once for a batch and not once for each of those who wait.
-pub(super) async fn tell(mut batches: tokio_mpsc::UnboundedReceiver<Told>) {
-    while let Some((answers, committed)) = batches.recv().await {
+pub(super) async fn tell(
+    mut batches: tokio_mpsc::UnboundedReceiver<Told>,
+    watchers: Arc<Watchers>,
+) {
+    while let Some(Told { answers, changed, committed }) = batches.recv().await {
+        if committed.is_ok() {
+            watchers.publish(&changed);
+        }
         answers.into_iter().for_each(|answer| answer(committed));
     }
 }
 
 /// Where the writer tells what it did.
 pub(super) struct Signals {
-    /// The answers, batch by batch.
+    /// What each batch leaves.
     pub(super) committed: tokio_mpsc::UnboundedSender<Told>,
     /// Whether the last attempt to write succeeded.
     pub(super) up: watch::Sender<bool>,
@@ -148,58 +193,37 @@ impl Writer {
             }),
             None => Err(Unavailable),
         };
-        if let Ok(aloft) = committed {
-            self.aloft = aloft;
-            self.commits += 1;
-            self.operations += answers.len() as u64;
-        }
-        // Without a runtime there is nobody left to be told.
-        let _ = self.signals.committed.send((answers, committed.map(drop)));
         // What was not reached is told the same by dropping its reply.
         batch.clear();
+        let (changed, committed) = match committed {
+            Ok((aloft, changed)) => {
+                self.aloft = aloft;
+                self.commits += 1;
+                self.operations += answers.len() as u64;
+                (changed, Ok(()))
+            }
+            Err(unavailable) => (Vec::new(), Err(unavailable)),
+        };
+        // Without a runtime there is nobody left to be told.
+        let _ = self.signals.committed.send(Told { answers, changed, committed });
     }
 }
 
-/// Does `batch`, and returns how many sends are aloft after it.
+/// Does `batch`; returns how many sends are aloft after it, and what it changed.
 fn write(
     db: &mut Connection,
     batch: &mut Vec<Write>,
     answers: &mut Vec<Answer>,
-    mut aloft: u32,
-) -> Result<u32, sqlite::Error> {
+    aloft: u32,
+) -> Result<(u32, Vec<(i64, i64)>), sqlite::Error> {
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let now = sqlite::now();
-    for operation in batch.drain(..) {
-        let answer = match operation {
-            Write::Begin { order, resend, reply } => {
-                let begun = sqlite::begin(&tx, &order, |known| resend.allows(known), now);
-                aloft += u32::from(matches!(begun, Ok(Begun::Send(_))));
-                keep(reply, begun)
-            }
-            Write::Settle { payout, outcome, reply } => {
-                aloft = aloft.saturating_sub(1);
-                keep(reply, sqlite::settle(&tx, &payout, &outcome, "REPLY", now))
-            }
-            Write::Unsend { key, reply } => {
-                let outcome = Outcome::NotSent(Unsent::LedgerUnavailable);
-                keep(reply, sqlite::unsend(&tx, &key, &outcome, now))
-            }
-            Write::Recover { reply } => {
-                keep(reply, sqlite::recover(&tx, &Outcome::InDoubt(Doubt::Crash), now))
-            }
-        };
-        answers.push(answer?);
-    }
+    let (aloft, changed) = {
+        let mut hand = Batch { db: &tx, now: sqlite::now(), changed: Vec::new(), aloft };
+        for operation in batch.drain(..) {
+            answers.push(operation(&mut hand)?);
+        }
+        (hand.aloft, hand.changed)
+    };
     tx.commit()?;
-    Ok(aloft)
-}
-
-/// Keeps `value` back until it is known whether the commit succeeded.
-fn keep<T: Send + 'static>(
-    reply: Reply<T>,
-    value: Result<T, sqlite::Error>,
-) -> Result<Answer, sqlite::Error> {
-    let value = value?;
-    // Whoever asked may have gone; the work is done all the same.
-    Ok(Box::new(move |committed| drop(reply.send(committed.map(|()| value)))))
+    Ok((aloft, changed))
 }

@@ -23,7 +23,13 @@ fn upper(c: char) -> bool {
 #[test]
 fn every_state_reason_code_and_refusal_is_in_the_table_of_outcomes() {
     let outcomes = file("docs/outcomes.md");
-    let sources = ["src/payout.rs", "src/outcome.rs", "src/grpc/status.rs", "src/cregis/reply.rs"];
+    let sources = [
+        "src/attention.rs",
+        "src/state.rs",
+        "src/outcome.rs",
+        "src/grpc/status.rs",
+        "src/cregis/reply.rs",
+    ];
     let mut words: BTreeSet<String> =
         sources.iter().flat_map(|source| literals(source, upper)).collect();
     words.remove("00000");

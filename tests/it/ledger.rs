@@ -28,6 +28,7 @@ async fn a_second_process_refuses_and_says_why() {
     second.arg("serve").envs([
         ("PAYOUTD_GRPC__LISTEN", "127.0.0.1:0"),
         ("PAYOUTD_ADMIN__LISTEN", "127.0.0.1:0"),
+        ("PAYOUTD_CALLBACK__LISTEN", "127.0.0.1:0"),
         ("PAYOUTD_LEDGER__URL", &format!("sqlite:{}", ledger(&folder).display())),
         ("PAYOUTD_PROJECT__PID", "1"),
         ("PAYOUTD_PROJECT__BASE_URL", "http://127.0.0.1:9"),
@@ -49,10 +50,10 @@ async fn a_newer_or_a_foreign_file_is_refused_and_left_alone() {
     let newer = folder.path().join("newer.db");
     drop(Ledger::open(&newer).expect("new"));
     let db = rusqlite::Connection::open(&newer).expect("opened");
-    db.pragma_update(None, "user_version", 2).expect("written");
+    db.pragma_update(None, "user_version", 3).expect("written");
     drop(db);
     let before = std::fs::read(&newer).expect("read");
-    assert!(matches!(refusal(&newer), OpenError::Newer { found: 2, known: 1 }));
+    assert!(matches!(refusal(&newer), OpenError::Newer { found: 3, known: 2 }));
     assert_eq!(std::fs::read(&newer).expect("read"), before, "a byte was changed");
 
     let foreign = folder.path().join("foreign.db");

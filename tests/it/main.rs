@@ -2,14 +2,23 @@
 
 #![allow(clippy::too_many_lines, reason = "tables of cases are long")]
 
+mod callback;
 mod callers;
 mod crash;
 mod documents;
+mod follow;
+mod intake;
+mod kills;
 mod ledger;
+mod life;
+mod list;
 mod once;
+mod operator;
 mod outcomes;
+mod resolve;
 mod sandbox;
 mod serving;
 mod settings;
 mod stop;
 mod support;
+mod watch;

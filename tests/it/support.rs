@@ -1,6 +1,9 @@
 //! What every test stands on: the production `App` over a real ledger file and real sockets, with
 //! the sandbox, or a few raw bytes, as its Cregis.
 
+mod life;
+mod raw;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,13 +18,14 @@ use payoutd::sandbox::fault::Fault;
 use payoutd::sandbox::{self, API_KEY, PID, Sandbox};
 use secrecy::SecretString;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
+
+pub(crate) use life::{Seen, Watch, bad_fields, beside, ended, run, seen, told, watch, watch_from};
+pub(crate) use raw::{raw_upstream, read_request};
 
 /// The address of the vendor's examples.
 pub(crate) const ADDRESS: &str = "TXsmKpEuW7qWnXzJLGP9eDLvWPR2GRn1FS";
@@ -120,49 +124,14 @@ impl Drop for Upstream {
     }
 }
 
-/// A Cregis made of bytes: each connection's first request is read whole, then answered with
-/// `answer` and closed. Gives its address and counts requests.
-pub(crate) async fn raw_upstream(answer: &'static [u8]) -> (SocketAddr, JoinSet<()>) {
-    let listener = TcpListener::bind(any_port()).await.expect("a port");
-    let address = listener.local_addr().expect("an address");
-    let mut task = JoinSet::new();
-    task.spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            read_request(&mut stream).await;
-            let _ = stream.write_all(answer).await;
-        }
-    });
-    (address, task)
-}
-
-/// Reads one HTTP request to the end of its body.
-pub(crate) async fn read_request(stream: &mut TcpStream) -> String {
-    let mut bytes = Vec::new();
-    let mut chunk = [0; 4096];
-    loop {
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.lines().find_map(|line| {
-                line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse::<usize>().ok()
-            });
-            if body.len() >= length.unwrap_or(0) {
-                return text;
-            }
-        }
-        match stream.read(&mut chunk).await {
-            Ok(0) | Err(_) => return text,
-            Ok(read) => bytes.extend_from_slice(&chunk[..read]),
-        }
-    }
-}
-
 // === the service ===
 
 /// Settings for a service under test.
 pub(crate) fn config(upstream: SocketAddr, ledger: PathBuf) -> Config {
     Config {
-        grpc: Grpc { listen: any_port(), reflection: true, max_calls: 10_000 },
-        callback: Callback { public_url: String::new() },
+        grpc: Grpc { listen: any_port(), reflection: true, max_calls: 10_000, max_watches: 10_000 },
+        callback: Callback { listen: any_port(), public_url: String::new() },
+        void_min_age: Duration::from_secs(24 * 60 * 60),
         admin: any_port(),
         ledger,
         projects: vec![project(upstream)],
@@ -178,6 +147,8 @@ pub(crate) fn project(upstream: SocketAddr) -> Project {
         timeout: Duration::from_secs(10),
         connect_timeout: Duration::from_secs(3),
         max_in_flight: 256,
+        poll_first: Duration::from_secs(30),
+        verification: false,
         resend_in_doubt: false,
         strict_text: false,
     }
@@ -329,6 +300,7 @@ impl Binary {
             .envs([
                 ("PAYOUTD_GRPC__LISTEN", "127.0.0.1:0".to_owned()),
                 ("PAYOUTD_ADMIN__LISTEN", "127.0.0.1:0".to_owned()),
+                ("PAYOUTD_CALLBACK__LISTEN", "127.0.0.1:0".to_owned()),
                 ("PAYOUTD_LEDGER__URL", format!("sqlite:{}", ledger(folder).display())),
                 ("PAYOUTD_PROJECT__PID", PID.to_string()),
                 ("PAYOUTD_PROJECT__BASE_URL", format!("http://{upstream}")),
@@ -354,6 +326,14 @@ impl Binary {
 
     pub(crate) async fn client(&self) -> Client {
         connect(self.address).await
+    }
+
+    /// Resident memory in KB.
+    pub(crate) fn rss_kb(&self) -> i64 {
+        let path = format!("/proc/{}/status", self.process.id().expect("running"));
+        let status = std::fs::read_to_string(path).expect("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.split_whitespace().next().and_then(|kb| kb.parse().ok()).expect("KB")
     }
 
     /// kill -9.

@@ -1,0 +1,128 @@
+//! Following one payout's revisions.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use super::{Engine, Refused};
+use crate::ledger::{Id, Revisions};
+use crate::payout::Payout;
+
+/// Proxies close a stream that says nothing for minutes.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+
+/// What a watcher is told: a revision, or None as a sign of life.
+type News = Result<Option<Payout>, Refused>;
+
+/// One watcher. It holds no revisions beyond those it has just read: it reads the ledger when its
+/// caller is ready for more, so a caller that stops reading costs nothing and misses nothing.
+struct Watcher {
+    engine: Arc<Engine>,
+    pid: i64,
+    id: Id,
+    revisions: Revisions,
+    draining: watch::Receiver<bool>,
+    /// The last revision that was told.
+    seen: i64,
+    /// The last revision that is known to be in the ledger.
+    latest: i64,
+    /// The next revisions to be told, a few at a time.
+    ahead: VecDeque<Payout>,
+    over: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Engine {
+    /// The payout as it stands, or its revisions after `after`, and then every change, each once and
+    /// in order. Ends after a final state, and with an error when the service stops.
+    ///
+    /// # Errors
+    /// Unknown project or payout, too many watchers, or the ledger fails.
+    pub async fn watch(
+        self: &Arc<Self>,
+        pid: i64,
+        id: Id,
+        after: i64,
+    ) -> Result<impl Stream<Item = News> + use<>, Refused> {
+        let mut draining = self.draining();
+        if *draining.borrow_and_update() {
+            return Err(Refused::Draining);
+        }
+        let places = Arc::clone(&self.watchers);
+        let place = places.try_acquire_owned().map_err(|_| Refused::Overloaded)?;
+        let row = self.get(pid, id.clone()).await?.row;
+        // Watched before it is read again, so that no change falls between.
+        let revisions = self.ledger.watch(row);
+        let latest = self.get(pid, id.clone()).await?;
+        let revision = latest.revision;
+        // The last revision of a final payout is told to everybody, known or not.
+        let seen = match after {
+            0 => revision - 1,
+            _ if latest.state.is_final() => after.min(revision - 1),
+            _ => after.min(revision),
+        };
+        let ahead = if seen == revision - 1 {
+            VecDeque::from([latest])
+        } else {
+            self.ledger.history(latest, seen).await?.into()
+        };
+        let watcher = Watcher {
+            engine: Arc::clone(self),
+            pid,
+            id,
+            revisions,
+            draining,
+            seen,
+            latest: revision,
+            ahead,
+            over: false,
+            _place: place,
+        };
+        Ok(unfold(watcher, Watcher::next))
+    }
+}
+
+impl Watcher {
+    async fn next(mut self) -> Option<(News, Self)> {
+        if self.over {
+            return None;
+        }
+        let news = self.news().await;
+        if news.is_err() {
+            self.over = true;
+        }
+        Some((news, self))
+    }
+
+    async fn news(&mut self) -> News {
+        loop {
+            if let Some(payout) = self.ahead.pop_front() {
+                self.seen = payout.revision;
+                self.over = self.seen >= self.latest && payout.state.is_final();
+                return Ok(Some(payout));
+            }
+            if self.seen >= self.latest {
+                tokio::select! {
+                    biased;
+                    () = self.revisions.after(self.seen) => {}
+                    _ = self.draining.wait_for(|draining| *draining) => {
+                        return Err(Refused::Draining);
+                    }
+                    () = tokio::time::sleep(HEARTBEAT) => return Ok(None),
+                }
+            }
+            self.read().await?;
+        }
+    }
+
+    async fn read(&mut self) -> Result<(), Refused> {
+        let latest = self.engine.get(self.pid, self.id.clone()).await?;
+        self.latest = latest.revision;
+        self.ahead = self.engine.ledger.history(latest, self.seen).await?.into();
+        Ok(())
+    }
+}

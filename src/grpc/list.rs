@@ -1,0 +1,84 @@
+//! `ListPayouts`: filters, pages and their tokens.
+
+use std::time::{Duration, SystemTime};
+
+use tonic::Status;
+
+use super::{convert, resolve, status};
+use crate::engine::Engine;
+use crate::ledger::Filter;
+use crate::order::Violation;
+use crate::pb;
+use crate::state::STATES;
+
+/// The page where none is asked for, and the largest.
+const PAGE: i64 = 50;
+const PAGE_MAX: i64 = 1000;
+
+/// One page.
+pub(super) async fn page(
+    engine: &Engine,
+    request: pb::ListPayoutsRequest,
+) -> Result<pb::ListPayoutsResponse, Status> {
+    let mut filter = filter(engine, &request).map_err(|bad| status::invalid(&bad))?;
+    let page = filter.limit;
+    // One more than asked for shows whether there is another page.
+    filter.limit += 1;
+    let mut payouts = engine.list(filter).await.map_err(|refused| status::refused(&refused))?;
+    let more = payouts.len() as i64 > page;
+    payouts.truncate(page as usize);
+    let last = payouts.last().filter(|_| more);
+    let next_page_token = last.map_or_else(String::new, |last| format!("{:x}", last.row));
+    let payouts = payouts.into_iter().map(Into::into).collect();
+    Ok(pb::ListPayoutsResponse { payouts, next_page_token })
+}
+
+fn filter(engine: &Engine, request: &pb::ListPayoutsRequest) -> Result<Filter, Vec<Violation>> {
+    let mut violations = Vec::new();
+    let pid = resolve(engine, request.pid, &mut violations);
+    let named = request
+        .states
+        .iter()
+        .map(|named| pb::PayoutState::try_from(*named).ok().and_then(convert::state));
+    let states: Option<Vec<_>> = named.collect();
+    if states.is_none() {
+        violations.push(Violation::new("states", "must be named states of PayoutState"));
+    }
+    let min_age = request.min_age.map(Duration::try_from);
+    if matches!(min_age, Some(Err(_))) {
+        violations.push(Violation::new("min_age", "must not be below 0"));
+    }
+    let min_age = min_age.and_then(Result::ok).filter(|age| !age.is_zero());
+    let limit = match i64::from(request.page_size) {
+        0 => PAGE,
+        size if (1..=PAGE_MAX).contains(&size) => size,
+        _ => {
+            violations.push(Violation::new("page_size", "must be 0 to 1000"));
+            PAGE
+        }
+    };
+    let after_row = match request.page_token.as_str() {
+        "" => Some(0),
+        token => i64::from_str_radix(token, 16)
+            .ok()
+            .filter(|row| *row > 0 && format!("{row:x}") == token),
+    };
+    if after_row.is_none() {
+        violations.push(Violation::new("page_token", "must be the next_page_token of a page"));
+    }
+    if !violations.is_empty() {
+        return Err(violations);
+    }
+    // Each once and in one order, however long the request's list is.
+    let named = states.unwrap_or_default();
+    let states = STATES.into_iter().filter(|state| named.contains(state)).collect();
+    let begun = |age| SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
+    Ok(Filter {
+        pid,
+        states,
+        attention_only: request.attention_only,
+        not_after: min_age.map(begun),
+        after_row: after_row.unwrap_or_default(),
+        limit,
+    })
+}

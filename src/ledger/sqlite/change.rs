@@ -1,0 +1,269 @@
+//! Changing payouts: each change is one row of `payout` and one of `event`.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rusqlite::{Connection, params};
+
+use super::read::{find, sending};
+use super::{Error, micros};
+use crate::attention::Attention;
+use crate::ledger::{Begun, Cause, Id};
+use crate::order::{Key, Order};
+use crate::outcome::Outcome;
+use crate::payout::{Payout, Progress};
+use crate::state::State;
+
+/// Records `order` as SENDING, or claims its row for one more send where `resend` allows it.
+pub(in crate::ledger) fn begin(
+    db: &Connection,
+    order: &Arc<Order>,
+    resend: impl FnOnce(&Payout) -> bool,
+    now: SystemTime,
+) -> Result<Begun, Error> {
+    let first = Payout::first(0, Arc::clone(order), now);
+    let mut insert = db.prepare_cached(
+        "INSERT INTO payout (pid, third_party_id, currency, address, amount, remark, memo,
+             callback_url, create_time, revision, update_time, state, reason, refusal_msg, txid,
+             block_height, attention, send_time, state_time, due, polls)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 1, ?9, ?10, '', '', '', 0, '', ?9, ?9, ?9, 0)
+         ON CONFLICT (pid, third_party_id) DO NOTHING",
+    )?;
+    let inserted = insert.execute(params![
+        order.key.pid,
+        order.key.third_party_id,
+        order.currency.as_str(),
+        order.address,
+        order.amount.as_str(),
+        order.remark,
+        order.memo,
+        order.callback_url,
+        micros(now),
+        first.state.as_str(),
+    ])?;
+    if inserted == 1 {
+        let payout = Payout { row: db.last_insert_rowid(), ..first };
+        append_event(db, &payout, &Cause::Recorded)?;
+        return Ok(Begun::Send(payout));
+    }
+
+    let known = known(db, &order.key)?;
+    let same = known.order.differences(order).is_empty();
+    match known.resent(now) {
+        Ok(next) if same && resend(&known) => {
+            store(db, &known, &next, &Cause::Resend)?;
+            Ok(Begun::Send(next))
+        }
+        Ok(_) | Err(_) => Ok(Begun::Known(known)),
+    }
+}
+
+/// Writes what the send of `payout` came to.
+///
+/// Where something else has moved the row since, the outcome is weighed against the row as it now
+/// stands; where it adds nothing to that, as when this is a repetition, the row is returned as is.
+pub(in crate::ledger) fn settle(
+    db: &Connection,
+    payout: &Payout,
+    outcome: &Outcome,
+    poll_first: Duration,
+    now: SystemTime,
+) -> Result<Payout, Error> {
+    let cause = &Cause::Reply;
+    let next = payout.settled(outcome, poll_first, now);
+    match store(db, payout, &next, cause) {
+        Ok(true) => Ok(next),
+        Ok(false) => settle(db, &known(db, &payout.order.key)?, outcome, poll_first, now),
+        Err(error) if is_taken_cid(&error) => {
+            settle(db, payout, &Outcome::CidTaken, poll_first, now)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes what a signed query showed about the payout; the row is read here, so that nothing that
+/// has happened since the query is overwritten.
+pub(in crate::ledger) fn confirm(
+    db: &Connection,
+    key: &Key,
+    progress: &Progress,
+    (poll_first, cause): &(Duration, Cause),
+    now: SystemTime,
+) -> Result<Payout, Error> {
+    let before = known(db, key)?;
+    let next = before.confirmed(progress, *poll_first, now);
+    match store(db, &before, &next, cause) {
+        Ok(_) => Ok(next),
+        Err(error) if is_taken_cid(&error) => {
+            let next = before.noted(Attention::DuplicateCid, now);
+            store(db, &before, &next, cause)?;
+            Ok(next)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Marks the payout as one that a person should look at.
+pub(in crate::ledger) fn note(
+    db: &Connection,
+    key: &Key,
+    attention: Attention,
+    cause: &Cause,
+    now: SystemTime,
+) -> Result<Payout, Error> {
+    let before = known(db, key)?;
+    let next = before.noted(attention, now);
+    store(db, &before, &next, cause)?;
+    Ok(next)
+}
+
+/// Closes a doubt that is at least `age` old as never created; None where that is not allowed.
+pub(in crate::ledger) fn void(
+    db: &Connection,
+    key: &Key,
+    age: Duration,
+    evidence: &Cause,
+    now: SystemTime,
+) -> Result<Option<Payout>, Error> {
+    let before = known(db, key)?;
+    let old = now.duration_since(before.state_time).is_ok_and(|since| since >= age);
+    match before.voided(now) {
+        Ok(next) if old => {
+            store(db, &before, &next, evidence)?;
+            Ok(Some(next))
+        }
+        Ok(_) | Err(_) => Ok(None),
+    }
+}
+
+/// Approves `cid` as the one that may be paid for the payout: true for it and for no other, ever.
+pub(in crate::ledger) fn approve(db: &Connection, key: &Key, cid: i64) -> Result<bool, Error> {
+    let mut update = db.prepare_cached(
+        "UPDATE payout SET approved_cid = ?3
+         WHERE pid = ?1 AND third_party_id = ?2 AND cid = ?3 AND state = 'ACCEPTED'
+             AND (approved_cid IS NULL OR approved_cid = ?3)",
+    )?;
+    Ok(update.execute(params![key.pid, key.third_party_id, cid])? == 1)
+}
+
+/// Puts off the next look at the payout, where nothing else has moved it since.
+pub(in crate::ledger) fn postpone(
+    db: &Connection,
+    payout: &Payout,
+    due: SystemTime,
+) -> Result<(), Error> {
+    let mut update = db.prepare_cached(
+        "UPDATE payout SET due = ?3, polls = polls + 1
+         WHERE id = ?1 AND revision = ?2 AND due IS NOT NULL",
+    )?;
+    update.execute(params![payout.row, payout.revision, micros(due)])?;
+    Ok(())
+}
+
+/// Takes back a send that was recorded but never begun, if its record exists at all.
+pub(in crate::ledger) fn unsend(
+    db: &Connection,
+    key: &Key,
+    outcome: &Outcome,
+    now: SystemTime,
+) -> Result<Option<Payout>, Error> {
+    match find(db, key.pid, &Id::ThirdParty(key.third_party_id.clone()))? {
+        Some(payout) if payout.state == State::Sending => {
+            let next = payout.settled(outcome, Duration::ZERO, now);
+            store(db, &payout, &next, &Cause::Unsent)?;
+            Ok(Some(next))
+        }
+        Some(_) | None => Ok(None),
+    }
+}
+
+/// Turns every send of a dead process into `outcome`. Sends nothing.
+pub(in crate::ledger) fn recover(
+    db: &Connection,
+    outcome: &Outcome,
+    now: SystemTime,
+) -> Result<Vec<Payout>, Error> {
+    let orphans = sending(db)?.into_iter().map(|orphan| {
+        let next = orphan.settled(outcome, Duration::ZERO, now);
+        store(db, &orphan, &next, &Cause::Recovery).map(|_| next)
+    });
+    orphans.collect()
+}
+
+fn known(db: &Connection, key: &Key) -> Result<Payout, Error> {
+    let found = find(db, key.pid, &Id::ThirdParty(key.third_party_id.clone()))?;
+    found.ok_or(Error::QueryReturnedNoRows)
+}
+
+/// Replaces `before` by `next` and appends the event; false where the row is not `before` any more.
+/// Writes nothing where nothing changed.
+fn store(db: &Connection, before: &Payout, next: &Payout, cause: &Cause) -> Result<bool, Error> {
+    if next.revision == before.revision {
+        return Ok(true);
+    }
+    let mut update = db.prepare_cached(
+        "UPDATE payout SET revision = ?3, update_time = ?4, state = ?5, reason = ?6,
+             refusal_msg = ?7, cid = ?8, cregis_status = ?9, txid = ?10, block_height = ?11,
+             block_time = ?12, attention = ?13, earlier_doubt = ?14, send_time = ?15,
+             state_time = ?16, due = ?17, polls = ?18
+         WHERE id = ?1 AND revision = ?2",
+    )?;
+    let progress = next.progress.as_deref();
+    let updated = update.execute(params![
+        before.row,
+        before.revision,
+        next.revision,
+        micros(next.update_time),
+        next.state.as_str(),
+        next.reason,
+        next.refusal_msg,
+        next.cid,
+        progress.map(|p| p.status),
+        progress.map_or("", |p| &p.txid),
+        progress.map_or(0, |p| p.block_height),
+        progress.and_then(|p| p.block_time).map(micros),
+        next.attention.join(","),
+        next.earlier_doubt,
+        micros(next.send_time),
+        micros(next.state_time),
+        next.due.map(micros),
+        next.polls,
+    ])?;
+    if updated == 1 {
+        append_event(db, next, cause)?;
+    }
+    Ok(updated == 1)
+}
+
+fn append_event(db: &Connection, payout: &Payout, cause: &Cause) -> Result<(), Error> {
+    let mut insert = db.prepare_cached(
+        "INSERT INTO event (payout, revision, time, cause, evidence, state, state_time, reason,
+             refusal_msg, cid, cregis_status, txid, block_height, block_time, attention)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+    )?;
+    let progress = payout.progress.as_deref();
+    insert.execute(params![
+        payout.row,
+        payout.revision,
+        micros(payout.update_time),
+        cause.as_str(),
+        cause.evidence(),
+        payout.state.as_str(),
+        micros(payout.state_time),
+        payout.reason,
+        payout.refusal_msg,
+        payout.cid,
+        progress.map(|p| p.status),
+        progress.map_or("", |p| &p.txid),
+        progress.map_or(0, |p| p.block_height),
+        progress.and_then(|p| p.block_time).map(micros),
+        payout.attention.join(","),
+    ])?;
+    Ok(())
+}
+
+/// The only unique constraint that an UPDATE of a payout can break is the one on its cid.
+fn is_taken_cid(error: &Error) -> bool {
+    const UNIQUE: i32 = rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE;
+    matches!(error, Error::SqliteFailure(failure, _) if failure.extended_code == UNIQUE)
+}

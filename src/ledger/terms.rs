@@ -1,0 +1,179 @@
+//! The words that the ledger's verbs are spoken in.
+
+use std::time::SystemTime;
+
+use crate::order::Order;
+use crate::payout::Payout;
+use crate::state::State;
+
+/// Names a payout within a project.
+#[derive(Clone, Debug)]
+pub enum Id {
+    /// The caller's id.
+    ThirdParty(String),
+    /// Cregis's id.
+    Cid(i64),
+}
+
+/// When a recorded payout may be sent once more. `NOT_SENT` always may.
+#[derive(Clone, Copy, Debug)]
+pub enum Resend {
+    /// A doubt is never sent again.
+    Never,
+    /// A doubt may be, once its last send was recorded before this time.
+    DoubtsOlderThan(SystemTime),
+}
+
+/// What recording an order found.
+#[derive(Debug)]
+pub enum Begun {
+    /// The payout is durable as SENDING, and the caller of `begin` is the one that must send it.
+    Send(Payout),
+    /// The id is known, and nothing is to be sent. Its order may differ from the one given.
+    Known(Payout),
+}
+
+/// What has moved a payout; kept with the revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It was asked for.
+    Recorded,
+    /// It was asked for again.
+    Resend,
+    /// Its send ended.
+    Reply,
+    /// Its record failed before the send.
+    Unsent,
+    /// A process died under its send.
+    Recovery,
+    /// A query of ours.
+    Poll,
+    /// A notice, confirmed by a query.
+    Notice,
+    /// An external verification, confirmed by a query.
+    Verification,
+    /// An operator, and what the operator saw.
+    Operator(String),
+    /// It has been in one state for too long.
+    Age,
+}
+
+/// Which payouts to list.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    /// The project.
+    pub pid: i64,
+    /// Any of these; empty means all.
+    pub states: Vec<State>,
+    /// Only what a person should look at.
+    pub attention_only: bool,
+    /// Only what came into its present state no later than this.
+    pub not_after: Option<SystemTime>,
+    /// Only rows after this one.
+    pub after_row: i64,
+    /// At most so many.
+    pub limit: i64,
+}
+
+/// What is due.
+#[derive(Clone, Copy, Debug)]
+pub struct Due {
+    /// In this project.
+    pub pid: i64,
+    /// At this time.
+    pub now: SystemTime,
+    /// At most so much.
+    pub limit: i64,
+}
+
+/// A validly signed notice of Cregis's.
+#[derive(Clone, Debug)]
+pub struct Notice {
+    /// Tells it from every other one.
+    pub digest: [u8; 32],
+    /// The project whose key signed it.
+    pub pid: i64,
+    /// The caller's id, as it says.
+    pub third_party_id: String,
+    /// Cregis's id, as it says.
+    pub cid: i64,
+    /// Its text.
+    pub body: String,
+    /// The row of the payout it names; None for an orphan.
+    pub payout: Option<i64>,
+}
+
+/// A notice that Cregis is to be asked about.
+#[derive(Clone, Debug)]
+pub struct Lead {
+    /// The notice.
+    pub notice: i64,
+    /// The payout it names.
+    pub third_party_id: String,
+    /// The id it names.
+    pub cid: i64,
+    /// How often Cregis has been asked.
+    pub tries: i64,
+}
+
+/// The ledger could not do it; nothing is known to have been written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the ledger is unavailable")]
+pub struct Unavailable;
+
+impl Cause {
+    pub(super) fn as_str(&self) -> &'static str {
+        match self {
+            Self::Recorded => "RECORDED",
+            Self::Resend => "RESEND",
+            Self::Reply => "REPLY",
+            Self::Unsent => "UNSENT",
+            Self::Recovery => "RECOVERY",
+            Self::Poll => "POLL",
+            Self::Notice => "NOTICE",
+            Self::Verification => "VERIFICATION",
+            Self::Operator(_) => "OPERATOR",
+            Self::Age => "AGE",
+        }
+    }
+
+    pub(super) fn evidence(&self) -> Option<&str> {
+        match self {
+            Self::Operator(evidence) => Some(evidence),
+            Self::Recorded
+            | Self::Resend
+            | Self::Reply
+            | Self::Unsent
+            | Self::Recovery
+            | Self::Poll
+            | Self::Notice
+            | Self::Verification
+            | Self::Age => None,
+        }
+    }
+}
+
+impl Resend {
+    pub(super) fn allows(self, payout: &Payout) -> bool {
+        match (payout.state, self) {
+            (State::NotSent, _) => true,
+            (State::InDoubt, Self::DoubtsOlderThan(limit)) => payout.send_time <= limit,
+            (State::InDoubt, Self::Never) => false,
+            (
+                State::Sending
+                | State::Accepted
+                | State::Rejected
+                | State::Voided
+                | State::Succeeded
+                | State::Failed
+                | State::Denied,
+                _,
+            ) => false,
+        }
+    }
+
+    /// Tells whether `order`, asked for again, would send `known` once more.
+    pub fn would_send(self, known: &Payout, order: &Order) -> bool {
+        self.allows(known) && known.order.differences(order).is_empty()
+    }
+}
