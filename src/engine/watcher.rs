@@ -126,3 +126,56 @@ impl Watcher {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use futures_util::StreamExt;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::config;
+    use crate::engine::Project;
+    use crate::ledger::{Ledger, Resend};
+    use crate::order::{Draft, Order};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_without_news_gives_a_sign_of_life_every_30_seconds() {
+        let project = config::Project {
+            pid: 1,
+            base_url: "http://127.0.0.1:9".parse().expect("a URL"),
+            api_key: "k".into(),
+            timeout: HEARTBEAT,
+            connect_timeout: HEARTBEAT,
+            max_in_flight: 1,
+            poll_first: HEARTBEAT,
+            verification: false,
+            resend_in_doubt: false,
+            strict_text: false,
+        };
+        let draft = Draft {
+            pid: 1,
+            currency: "7777@7777".into(),
+            address: "a".into(),
+            amount: "1".into(),
+            third_party_id: "id".into(),
+            ..Draft::default()
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let ledger = Ledger::open(&folder.path().join("ledger")).expect("opened");
+        let order = Arc::new(Order::check(draft, false).expect("good"));
+        ledger.begin(order, Resend::Never).await.expect("recorded");
+        let project = Project::new(&project, String::new()).expect("built");
+        let engine = Engine::new(ledger, HashMap::from([(1, project)]), HEARTBEAT, 1);
+        let news = engine.watch(1, Id::ThirdParty("id".into()), 0).await.expect("watched");
+        let mut news = Box::pin(news);
+        let first = news.next().await.expect("news").expect("OK");
+        assert_eq!(first.map(|payout| payout.revision), Some(1));
+        for _ in 0..3 {
+            let silence = Instant::now();
+            assert_eq!(news.next().await, Some(Ok(None)));
+            assert_eq!(silence.elapsed().as_secs(), HEARTBEAT.as_secs());
+        }
+    }
+}
