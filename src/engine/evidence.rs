@@ -169,8 +169,7 @@ impl Engine {
         for attention in &misfits {
             self.page(&payout, *attention, Cause::Verification).await?;
         }
-        // What is bound, or closed as not created, is asked about now: an answer was lost, or we
-        // were wrong.
+        // What has no cid yet is asked about now: an answer was lost, or we were wrong to close it.
         if misfits.is_empty() && payout.cid.is_none() {
             let asked = timeout(VERIFICATION_WAIT, self.ask(project, &payout, cid)).await;
             match asked.unwrap_or(Asked::Unanswered) {
