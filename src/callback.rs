@@ -50,7 +50,7 @@ struct Desk {
 
 type Answer = (StatusCode, &'static str);
 
-/// Serves until `stop`; then requests under way have [`PATIENCE`] to end.
+/// Serves until `stop`; then requests under way have 5 s to end.
 pub async fn serve(listener: TcpListener, engine: Arc<Engine>, stop: CancellationToken) {
     let guard = Arc::new(Guard::default());
     let places = Arc::new(Semaphore::new(CONNECTIONS));
