@@ -36,16 +36,18 @@ struct Row {
 
 impl Evidence {
     fn rows(&self) -> BTreeMap<String, Row> {
+        // One snapshot for both tables: the service may be at work on them.
+        let snapshot = self.ledger.unchecked_transaction().expect("a snapshot");
         let mut events: BTreeMap<i64, Vec<(i64, String)>> = BTreeMap::new();
         let select = "SELECT payout, revision, state FROM event ORDER BY payout, revision";
-        let mut select = self.ledger.prepare(select).expect("a ledger");
+        let mut select = snapshot.prepare(select).expect("a ledger");
         let mut rows = select.query([]).expect("rows");
         while let Some(row) = rows.next().expect("a row") {
             let event = (row.get(1).expect("a number"), row.get(2).expect("a text"));
             events.entry(row.get(0).expect("a number")).or_default().push(event);
         }
         let select = "SELECT third_party_id, state, cid, currency, address, amount, id FROM payout";
-        let mut select = self.ledger.prepare(select).expect("a ledger");
+        let mut select = snapshot.prepare(select).expect("a ledger");
         let rows = select.query_map([], |row| {
             let history = events.get(&row.get(6)?).cloned().unwrap_or_default();
             let order = (row.get(3)?, row.get(4)?, row.get(5)?);
