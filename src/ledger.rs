@@ -171,20 +171,21 @@ impl Ledger {
         self.write(move |batch| sqlite::change::recover(batch.db, &crash, batch.now)).await
     }
 
-    /// Makes durable what a signed query showed about the payout; then it is due after `poll_first`.
+    /// Makes durable what a signed query showed about the payout that stood as `asked`; then it is due
+    /// after `poll_first`.
     ///
     /// # Errors
     /// It may or may not be recorded; calling again is harmless.
     pub async fn confirm(
         &self,
-        key: Key,
+        asked: Payout,
         progress: Progress,
         poll_first: Duration,
         cause: Cause,
     ) -> Result<Payout, Unavailable> {
-        let how = (poll_first, cause);
+        let (asked, how) = (Box::new(asked), (poll_first, cause));
         self.change(move |batch| {
-            sqlite::change::confirm(batch.db, &key, &progress, &how, batch.now)
+            sqlite::change::confirm(batch.db, &asked, &progress, &how, batch.now)
         })
         .await
     }

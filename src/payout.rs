@@ -171,6 +171,13 @@ impl Payout {
         next
     }
 
+    /// Whether the answer to a question that was asked at revision `asked` has been overtaken: the end
+    /// has become known since, and the answer does not know it yet. That contradicts nothing.
+    pub fn outruns(&self, progress: &Progress, asked: i64) -> bool {
+        let ended = matches!(self.state, State::Succeeded | State::Failed | State::Denied);
+        ended && self.revision > asked && event_of(progress.status) == Event::Exist
+    }
+
     /// The payout after an operator found that it was never created.
     ///
     /// # Errors

@@ -104,8 +104,8 @@ impl Engine {
         progress: Progress,
         cause: Cause,
     ) -> Result<Payout, Unavailable> {
-        let key = before.order.key.clone();
-        let after = self.ledger.confirm(key, progress, project.poll_first(), cause).await?;
+        let asked = before.clone();
+        let after = self.ledger.confirm(asked, progress, project.poll_first(), cause).await?;
         log_news(before, &after);
         Ok(after)
     }
@@ -224,7 +224,7 @@ impl Engine {
                 Asked::Agrees(progress) => {
                     let cause = Cause::Operator(evidence);
                     let poll_first = project.poll_first();
-                    self.ledger.confirm(key, progress, poll_first, cause).await?
+                    self.ledger.confirm(before.clone(), progress, poll_first, cause).await?
                 }
                 Asked::Disagrees => {
                     return Err(Refused::ResolutionRefused("Cregis's order is another payout"));

@@ -3,8 +3,15 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use payoutd::ledger::{Ledger, OpenError};
+use std::sync::Arc;
+use std::time::Duration;
+
+use payoutd::ledger::{Begun, Cause, Ledger, OpenError, Resend};
+use payoutd::order::{Draft, Order};
+use payoutd::outcome::Outcome;
+use payoutd::payout::Progress;
 use payoutd::pb::PayoutState;
+use payoutd::state::State;
 
 use crate::support::{Binary, Upstream, Whole, ledger, order, payoutd, within};
 
@@ -131,4 +138,35 @@ async fn recovery_touches_nothing_but_sends_under_way() {
     assert_eq!(crate::support::get(&client, "accepted").await.expect("known"), accepted);
     assert_eq!(crate::support::get(&client, "rejected").await.expect("known"), rejected);
     assert_eq!(whole.upstream.book.posts().len(), 3, "recovery has sent");
+}
+
+/// Two questions about one payout may be under way at once, and the older answer come last.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_was_overtaken_pages_nobody_and_a_real_contradiction_does() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = Ledger::open(&folder.path().join("l.db")).expect("opened");
+    let draft = Draft {
+        pid: 1,
+        currency: "7777@7777".into(),
+        address: "a".into(),
+        amount: "1".into(),
+        third_party_id: "id".into(),
+        ..Draft::default()
+    };
+    let order = Arc::new(Order::check(draft, false).expect("good"));
+    let Ok(Begun::Send(sent)) = ledger.begin(order, Resend::Never).await else {
+        panic!("not recorded")
+    };
+    let soon = Duration::from_secs(30);
+    let asked = ledger.settle(sent, Outcome::Accepted(9), soon).await.expect("settled");
+    let told = async |asked, status| {
+        let progress = Progress { cid: 9, status, ..Progress::default() };
+        ledger.confirm(asked, progress, soon, Cause::Poll).await.expect("recorded")
+    };
+    let paid = told(asked.clone(), 6).await;
+    assert_eq!((paid.state, paid.due), (State::Succeeded, None));
+    assert_eq!(told(asked.clone(), 1).await, paid, "asked before the end was known");
+    let contradicted = told(paid, 1).await;
+    assert_eq!(contradicted.attention, ["CONTRADICTION"], "asked after it");
+    assert_eq!(told(asked, 7).await.state, State::Succeeded, "an end never moves");
 }

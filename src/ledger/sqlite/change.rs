@@ -81,16 +81,19 @@ pub(in crate::ledger) fn settle(
     }
 }
 
-/// Writes what a signed query showed about the payout; the row is read here, so that nothing that
-/// has happened since the query is overwritten.
+/// Writes what a signed query showed about the payout that stood as `asked`; the row is read here, so
+/// that nothing that has happened since is overwritten.
 pub(in crate::ledger) fn confirm(
     db: &Connection,
-    key: &Key,
+    asked: &Payout,
     progress: &Progress,
     (poll_first, cause): &(Duration, Cause),
     now: SystemTime,
 ) -> Result<Payout, Error> {
-    let before = known(db, key)?;
+    let before = known(db, &asked.order.key)?;
+    if before.outruns(progress, asked.revision) {
+        return Ok(before);
+    }
     let next = before.confirmed(progress, *poll_first, now);
     match store(db, &before, &next, cause) {
         Ok(_) => Ok(next),
