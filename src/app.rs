@@ -33,6 +33,8 @@ pub struct App {
     callback: TcpListener,
     admin: TcpListener,
     addresses: Addresses,
+    /// How long a stop goes on taking calls.
+    drain_delay: Duration,
 }
 
 /// Where the service listens; true even where the settings said port 0.
@@ -118,7 +120,9 @@ impl App {
             admin: local(&admin, config.admin)?,
         };
         engine.recover().await?;
-        Ok(Self { engine, health, grpc: (listener, router), callback, admin, addresses })
+        let grpc = (listener, router);
+        let drain_delay = config.grpc.drain_delay;
+        Ok(Self { engine, health, grpc, callback, admin, addresses, drain_delay })
     }
 
     /// Where it listens.
@@ -131,8 +135,8 @@ impl App {
     /// # Errors
     /// Where a part of the service ends before it was asked to.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
-        let Self { engine, mut health, grpc: (listener, router), callback, admin, addresses } =
-            self;
+        let Self { engine, mut health, callback, admin, addresses, drain_delay, .. } = self;
+        let (listener, router) = self.grpc;
         let closing = CancellationToken::new();
         let mut parts = JoinSet::new();
 
@@ -173,10 +177,11 @@ impl App {
             Some(part) = parts.join_next() => Some(part.unwrap_or("a task that panicked")),
         };
         tracing::info!("draining");
-        // First, so that nothing publishes SERVING again.
-        engine.close_intake();
         health.drain().await;
-        let cut_off = engine.drain(DRAIN).await;
+        if unasked.is_none() {
+            tokio::time::sleep(drain_delay).await;
+        }
+        let cut_off = engine.drain(DRAIN.saturating_sub(drain_delay)).await;
         if cut_off > 0 {
             tracing::error!(payouts = cut_off, "stopped with sends under way: IN_DOUBT SHUTDOWN");
         }

@@ -4,6 +4,7 @@
 //! `PAYOUTD_GRPC__LISTEN`. Every mistake is found before any is reported, and no report shows a
 //! value: what stands in the wrong place may be a secret.
 
+mod grpc;
 mod project;
 mod reader;
 
@@ -14,9 +15,10 @@ use std::time::Duration;
 use toml::{Table, Value};
 use url::Url;
 
+pub use grpc::Grpc;
 pub use project::Project;
 pub use reader::Mistakes;
-use reader::{Section, boolean, integer, text};
+use reader::{Section, integer, text};
 
 /// All settings, checked.
 #[derive(Clone, Debug)]
@@ -35,19 +37,6 @@ pub struct Config {
     pub projects: Vec<Project>,
     /// Log level and format.
     pub log: Log,
-}
-
-/// `[grpc]`
-#[derive(Clone, Debug)]
-pub struct Grpc {
-    /// `listen`, default 127.0.0.1:50051.
-    pub listen: SocketAddr,
-    /// `reflection`, default true.
-    pub reflection: bool,
-    /// `max_calls`, default 10000: `CreatePayout` calls waiting at once, repeats included.
-    pub max_calls: usize,
-    /// `max_watches`, default 10000: `WatchPayout` streams open at once.
-    pub max_watches: usize,
 }
 
 /// `[callback]`
@@ -158,20 +147,6 @@ fn overlay(root: &mut Table, path: &str, value: String, mistakes: &mut Mistakes)
 }
 
 // === sections ===
-
-impl Grpc {
-    fn read(table: Table, mistakes: &mut Mistakes) -> Self {
-        let mut section = Section::new(table, "grpc", mistakes);
-        let read = Self {
-            listen: section.get("listen", SocketAddr::from(([127, 0, 0, 1], 50051)), address),
-            reflection: section.get("reflection", true, boolean),
-            max_calls: section.get("max_calls", 10_000, count),
-            max_watches: section.get("max_watches", 10_000, count),
-        };
-        section.end();
-        read
-    }
-}
 
 impl Callback {
     fn read(table: Table, mistakes: &mut Mistakes) -> Self {

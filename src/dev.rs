@@ -61,12 +61,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     let control = sandbox.control_address()?;
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let config = Config {
-        grpc: Grpc {
-            listen: settings.listen,
-            reflection: true,
-            max_calls: 10_000,
-            max_watches: 10_000,
-        },
+        grpc: Grpc { listen: settings.listen, ..Grpc::default() },
         callback: Callback { listen: any, public_url: String::new() },
         void_min_age: Duration::from_secs(60),
         admin: any,

@@ -271,11 +271,6 @@ impl Engine {
         self.ledger.writable()
     }
 
-    /// Whether the intake is closed for good, as it changes.
-    pub fn draining(&self) -> watch::Receiver<bool> {
-        self.draining.subscribe()
-    }
-
     /// Whether each project's breaker is open, as it changes.
     pub fn breakers(&self) -> Vec<watch::Receiver<bool>> {
         self.projects.values().map(|project| project.breaker.watch()).collect()

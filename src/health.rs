@@ -24,6 +24,8 @@ const CREGIS: &str = "cregis";
 pub struct Health {
     reporter: HealthReporter,
     ready: watch::Sender<bool>,
+    /// Whether the service is going away.
+    leaving: watch::Sender<bool>,
 }
 
 // === impl Health ===
@@ -31,7 +33,11 @@ pub struct Health {
 impl Health {
     /// Health of a service that is not up yet: NOT_SERVING under every name.
     pub async fn starting() -> Self {
-        let health = Self { reporter: HealthReporter::new(), ready: watch::Sender::new(false) };
+        let health = Self {
+            reporter: HealthReporter::new(),
+            ready: watch::Sender::new(false),
+            leaving: watch::Sender::new(false),
+        };
         health.publish(false, false).await;
         health
     }
@@ -48,14 +54,14 @@ impl Health {
 
     /// Publishes the engine's condition for as long as it is polled.
     pub async fn follow(&self, engine: &Engine) {
-        let (writable, draining) = (engine.ledger_writable(), engine.draining());
+        let (writable, leaving) = (engine.ledger_writable(), self.leaving.subscribe());
         let breakers = engine.breakers();
-        let all = [&writable, &draining].into_iter().chain(&breakers);
+        let all = [&writable, &leaving].into_iter().chain(&breakers);
         let mut news: StreamMap<usize, _> =
             all.cloned().map(WatchStream::new).enumerate().collect();
         while news.next().await.is_some() {
             // What is true now, which may be later than the news.
-            let serving = *writable.borrow() && !*draining.borrow();
+            let serving = *writable.borrow() && !*leaving.borrow();
             let upstream = !breakers.iter().any(|open| *open.borrow());
             self.publish(serving, upstream).await;
         }
@@ -64,6 +70,8 @@ impl Health {
 
     /// Tells everybody, at once, that the service is going away.
     pub async fn drain(&self) {
+        // First, so that nothing publishes SERVING again.
+        self.leaving.send_replace(true);
         for name in OURS {
             self.reporter.set_service_status(name, ServingStatus::NotServing).await;
         }

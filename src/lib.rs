@@ -39,6 +39,7 @@ pub mod operator;
 pub mod order;
 pub mod outcome;
 pub mod payout;
+pub mod peer;
 pub mod probe;
 pub mod sandbox;
 pub mod sign;

@@ -48,7 +48,7 @@ impl Engine {
         id: Id,
         after: i64,
     ) -> Result<impl Stream<Item = News> + use<>, Refused> {
-        let mut draining = self.draining();
+        let mut draining = self.draining.subscribe();
         if *draining.borrow_and_update() {
             return Err(Refused::Draining);
         }

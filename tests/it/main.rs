@@ -12,6 +12,7 @@ mod kills;
 mod ledger;
 mod life;
 mod list;
+mod mesh;
 mod once;
 mod operator;
 mod outcomes;

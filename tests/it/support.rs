@@ -129,7 +129,7 @@ impl Drop for Upstream {
 /// Settings for a service under test.
 pub(crate) fn config(upstream: SocketAddr, ledger: PathBuf) -> Config {
     Config {
-        grpc: Grpc { listen: any_port(), reflection: true, max_calls: 10_000, max_watches: 10_000 },
+        grpc: Grpc { listen: any_port(), ..Grpc::default() },
         callback: Callback { listen: any_port(), public_url: String::new() },
         void_min_age: Duration::from_secs(24 * 60 * 60),
         admin: any_port(),
