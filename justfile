@@ -36,6 +36,10 @@ files: tools
 bench *arguments:
     cargo bench --locked --bench payouts -- {{ arguments }}
 
+# What callers see when more is asked for than can be done.
+bench-overload *arguments:
+    cargo bench --locked --bench overload -- {{ arguments }}
+
 # The third-party tools of the checks, into .tools/.
 tools:
     .ci/tools

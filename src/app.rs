@@ -14,6 +14,7 @@ use tonic::transport::server::{Router, TcpIncoming};
 use crate::admin;
 use crate::callback;
 use crate::config::Config;
+use crate::disk::Disk;
 use crate::engine::{Engine, Project};
 use crate::grpc;
 use crate::health::Health;
@@ -109,6 +110,7 @@ impl App {
                 .map_err(|source| Error::Client { pid, source })?;
             projects.insert(pid, project);
         }
+        let ledger = (ledger, Disk::new(&config.ledger, config.ledger_min_free));
         let engine = Engine::new(ledger, projects, config.void_min_age, config.grpc.max_watches);
         let router = grpc::server(&config.grpc, Arc::clone(&engine), &health)?;
         let listener = listen(config.grpc.listen).await?;
@@ -167,7 +169,7 @@ impl App {
         let (attendant, closed) = (Arc::clone(&engine), closing.clone());
         parts.spawn(async move {
             closed.run_until_cancelled(attendant.attend()).await;
-            "the followers and the breakers' probes"
+            "what goes on beside the calls"
         });
         let Addresses { grpc, callback, admin } = addresses;
         tracing::info!(%grpc, %callback, %admin, "serving");

@@ -87,24 +87,15 @@ impl Currency {
 
     /// How many digits after the point the coin has, where published.
     pub fn decimals(&self) -> Option<usize> {
-        let token = self.token_id();
-        if token == self.chain_id() {
-            return match token {
-                "0" | "2" | "3" | "5" => Some(8),
-                "60" | "61" | "62" | "63" | "64" | "65" | "66" | "67" | "2307" | "2510" => Some(18),
-                "144" | "195" => Some(6),
-                "1000" | "2000" | "3000" => Some(9),
-                _ => None,
-            };
-        }
-        TOKENS
-            .iter()
-            .find(|(chain, id, _)| {
-                *chain == self.chain_id()
-                    // Contract addresses of EVM chains are hex; their case is only a checksum.
-                    && (*id == token || (id.starts_with("0x") && id.eq_ignore_ascii_case(token)))
-            })
-            .map(|(_, _, decimals)| *decimals)
+        published().find(|(chain, token, _)| self.is(chain, token)).map(|(_, _, decimals)| decimals)
+    }
+
+    /// Tells whether this is the coin `token_id` on the chain `chain_id`.
+    pub fn is(&self, chain_id: &str, token_id: &str) -> bool {
+        // Contract addresses of EVM chains are hex; their case is only a checksum.
+        let same_contract =
+            || token_id.starts_with("0x") && token_id.eq_ignore_ascii_case(self.token_id());
+        chain_id == self.chain_id() && (token_id == self.token_id() || same_contract())
     }
 }
 
@@ -113,6 +104,35 @@ impl fmt::Display for Currency {
         f.write_str(&self.text)
     }
 }
+
+/// Every published coin: chain, token, decimals. The token of a native coin is its chain's id.
+pub fn published() -> impl Iterator<Item = (&'static str, &'static str, usize)> {
+    let native = NATIVE.iter().map(|(chain, decimals)| (*chain, *chain, *decimals));
+    native.chain(TOKENS.iter().copied())
+}
+
+/// Published native coins: chain, decimals.
+const NATIVE: &[(&str, usize)] = &[
+    ("0", 8),
+    ("2", 8),
+    ("3", 8),
+    ("5", 8),
+    ("60", 18),
+    ("61", 18),
+    ("62", 18),
+    ("63", 18),
+    ("64", 18),
+    ("65", 18),
+    ("66", 18),
+    ("67", 18),
+    ("144", 6),
+    ("195", 6),
+    ("1000", 9),
+    ("2000", 9),
+    ("2307", 18),
+    ("2510", 18),
+    ("3000", 9),
+];
 
 /// Published tokens: chain, contract, decimals.
 const TOKENS: &[(&str, &str, usize)] = &[

@@ -18,7 +18,7 @@ use url::Url;
 pub use grpc::Grpc;
 pub use project::Project;
 pub use reader::Mistakes;
-use reader::{Section, integer, text};
+use reader::{Section, integer, size, text};
 
 /// All settings, checked.
 #[derive(Clone, Debug)]
@@ -31,6 +31,8 @@ pub struct Config {
     pub admin: SocketAddr,
     /// The embedded ledger's file.
     pub ledger: PathBuf,
+    /// `ledger.min_free`, default 256 MiB, in bytes: with less on its disk, no new payouts are taken.
+    pub ledger_min_free: u64,
     /// `operator.void_min_age`, default 24 h: a younger doubt cannot be voided.
     pub void_min_age: Duration,
     /// The Cregis projects, at least one.
@@ -87,7 +89,8 @@ impl Config {
         let grpc = Grpc::read(section("grpc", &mut mistakes), &mut mistakes);
         let callback = Callback::read(section("callback", &mut mistakes), &mut mistakes);
         let admin = read_admin(section("admin", &mut mistakes), &mut mistakes);
-        let ledger = read_ledger(section("ledger", &mut mistakes), &mut mistakes);
+        let (ledger, ledger_min_free) =
+            read_ledger(section("ledger", &mut mistakes), &mut mistakes);
         let log = Log::read(section("log", &mut mistakes), &mut mistakes);
         let void_min_age = read_operator(section("operator", &mut mistakes), &mut mistakes);
         let projects = Project::read_all(root.remove("project"), &mut mistakes);
@@ -98,7 +101,7 @@ impl Config {
         if !mistakes.0.is_empty() {
             return Err(mistakes);
         }
-        Ok(Self { grpc, callback, admin, ledger, void_min_age, projects, log })
+        Ok(Self { grpc, callback, admin, ledger, ledger_min_free, void_min_age, projects, log })
     }
 }
 
@@ -173,7 +176,7 @@ fn read_admin(table: Table, mistakes: &mut Mistakes) -> SocketAddr {
     listen
 }
 
-fn read_ledger(table: Table, mistakes: &mut Mistakes) -> PathBuf {
+fn read_ledger(table: Table, mistakes: &mut Mistakes) -> (PathBuf, u64) {
     let mut section = Section::new(table, "ledger", mistakes);
     let path = section.get("url", PathBuf::from("payoutd.db"), |value| {
         let must = "sqlite:FILE (PostgreSQL is not supported by this version)";
@@ -182,8 +185,9 @@ fn read_ledger(table: Table, mistakes: &mut Mistakes) -> PathBuf {
             Some(_) | None => Err(must),
         }
     });
+    let min_free = section.get("min_free", 256 << 20, size);
     section.end();
-    path
+    (path, min_free)
 }
 
 fn read_operator(table: Table, mistakes: &mut Mistakes) -> Duration {
@@ -308,12 +312,14 @@ mod tests {
         ("PAYOUTD_GRPC__LISTEN", "localhost", "grpc.listen: must be an address"),
         ("PAYOUTD_GRPC__REFLECTION", "yes", "grpc.reflection: must be true or false"),
         ("PAYOUTD_GRPC__MAX_CALLS", "0", "grpc.max_calls: must be an integer"),
+        ("PAYOUTD_GRPC__MAX_READS", "some", "grpc.max_reads: must be an integer"),
         ("PAYOUTD_GRPC__MAX_WATCHES", "1000001", "grpc.max_watches: must be an integer"),
         ("PAYOUTD_GRPC__LISTNE", "x", "grpc.listne: unknown setting"),
         ("PAYOUTD_CALLBACK__LISTEN", "8080", "callback.listen: must be an address"),
         ("PAYOUTD_CALLBACK__PUBLIC_URL", "ftp://x", "callback.public_url: must be empty, or"),
         ("PAYOUTD_ADMIN__LISTEN", "", "admin.listen: must be an address"),
         ("PAYOUTD_LEDGER__URL", "payoutd.db", "ledger.url: must be sqlite:FILE"),
+        ("PAYOUTD_LEDGER__MIN_FREE", "1GB", "ledger.min_free: must be a size such as"),
         ("PAYOUTD_LOG__LEVEL", "loud", "log.level: must be error, warn"),
         ("PAYOUTD_LOG__FORMAT", "xml", "log.format: must be auto, json"),
         ("PAYOUTD_OPERATOR__VOID_MIN_AGE", "1 fortnight", "operator.void_min_age: must be a dur"),

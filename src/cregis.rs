@@ -4,12 +4,14 @@
 //! deadline, answers capped. Only a failure before the connection stood proves that nothing was
 //! sent; with redirects and retries off, that is exactly what `reqwest` calls a connect error.
 
+pub mod coins;
 pub mod echo;
+mod nonce;
 pub mod reply;
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use reqwest::{Client, Method, Request, Response, header};
@@ -22,6 +24,7 @@ use crate::order::Order;
 use crate::outcome::{Doubt, Outcome, Unsent};
 use crate::sign;
 use echo::Echo;
+use nonce::Nonces;
 use reply::{Envelope, Meaning};
 
 /// The most that an answer may hold.
@@ -38,6 +41,8 @@ pub struct Cregis {
     key: SecretString,
     payout: Url,
     query: Url,
+    coins: Url,
+    legal: Url,
     /// Where notices come to us, if anywhere.
     callback_url: String,
     /// A read that is late costs nothing and is asked again.
@@ -101,13 +106,21 @@ struct PayoutBody<'a> {
     sign: &'a str,
 }
 
-#[derive(Serialize)]
-struct QueryBody<'a> {
-    pid: i64,
-    cid: i64,
-    nonce: &'a str,
-    timestamp: i64,
-    sign: &'a str,
+/// A parameter of a read.
+#[derive(Clone, Copy, Serialize)]
+#[serde(untagged)]
+enum Parameter<'a> {
+    Integer(i64),
+    Text(&'a str),
+}
+
+impl fmt::Display for Parameter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Integer(value) => value.fmt(f),
+            Self::Text(value) => f.write_str(value),
+        }
+    }
 }
 
 // === impl Cregis ===
@@ -140,6 +153,8 @@ impl Cregis {
             key: project.api_key.clone(),
             payout: at("/api/v1/payout"),
             query: at("/api/v1/payout/query"),
+            coins: at("/api/v1/coins"),
+            legal: at("/api/v1/address/legal"),
             callback_url,
             read_timeout: project.timeout.min(READ_MAX),
             nonces: Nonces::new(),
@@ -161,7 +176,7 @@ impl Cregis {
             return outcome;
         }
         let skew = skew(&response);
-        match read(response).await {
+        match read(response, BODY_MAX).await {
             Ok(Some(body)) => reply::outcome(status, &body, skew),
             Ok(None) if status == 200 => Outcome::InDoubt(Doubt::BadBody),
             Ok(None) => Outcome::InDoubt(Doubt::HttpOther),
@@ -175,7 +190,7 @@ impl Cregis {
     /// # Errors
     /// Where there was no answer, or none of Cregis's.
     pub async fn probe(&self) -> Result<Standing, ReadError> {
-        self.read(1).await
+        self.read(&self.query, &[("cid", Parameter::Integer(1))], BODY_MAX).await
     }
 
     /// Asks what Cregis holds under `cid`. Moves nothing.
@@ -183,7 +198,8 @@ impl Cregis {
     /// # Errors
     /// Where there was no answer, or none of Cregis's.
     pub async fn query(&self, cid: i64) -> Result<Queried, ReadError> {
-        let Envelope { code, data, .. } = self.read(cid).await?.envelope;
+        let cid = [("cid", Parameter::Integer(cid))];
+        let Envelope { code, data, .. } = self.read(&self.query, &cid, BODY_MAX).await?.envelope;
         Ok(match (code.as_str(), Echo::parse(&data)) {
             ("00000", Some(echo)) => Queried::Found(Box::new(echo)),
             ("00000", None) => Queried::Other(String::new()),
@@ -192,25 +208,36 @@ impl Cregis {
         })
     }
 
-    /// One signed query by `cid`.
-    async fn read(&self, cid: i64) -> Result<Standing, ReadError> {
-        let (nonce, time) = (self.nonces.next(), now_ms());
-        let parameters = [
-            ("pid", self.pid.to_string()),
-            ("cid", cid.to_string()),
-            ("nonce", nonce.clone()),
-            ("timestamp", time.to_string()),
-        ];
-        let sign = self.sign(&parameters);
-        let body = QueryBody { pid: self.pid, cid, nonce: &nonce, timestamp: time, sign: &sign };
+    /// How long a read may take.
+    pub fn read_timeout(&self) -> Duration {
+        self.read_timeout
+    }
+
+    /// One signed read at `url` with parameters of its `own`; the answer may hold `most` bytes.
+    async fn read(
+        &self,
+        url: &Url,
+        own: &[(&'static str, Parameter<'_>)],
+        most: usize,
+    ) -> Result<Standing, ReadError> {
+        let nonce = self.nonces.next();
+        let mut body = BTreeMap::from([
+            ("pid", Parameter::Integer(self.pid)),
+            ("nonce", Parameter::Text(&nonce)),
+            ("timestamp", Parameter::Integer(now_ms())),
+        ]);
+        body.extend(own.iter().copied());
+        let texts: Vec<_> = body.iter().map(|(name, value)| (*name, value.to_string())).collect();
+        let sign = self.sign(&texts);
+        body.insert("sign", Parameter::Text(&sign));
         let body = serde_json::to_vec(&body).unwrap_or_default();
 
         let transport = |error: reqwest::Error| ReadError::Transport(error.without_url());
-        let mut request = post(&self.query, body);
+        let mut request = post(url, body);
         *request.timeout_mut() = Some(self.read_timeout);
         let response = self.http.execute(request).await.map_err(transport)?;
         let (status, skew) = (response.status().as_u16(), skew(&response));
-        let body = read(response).await.map_err(transport)?;
+        let body = read(response, most).await.map_err(transport)?;
         match body.as_deref().and_then(Envelope::parse) {
             Some(envelope) if status == 200 || (400..500).contains(&status) => {
                 Ok(Standing { envelope, skew })
@@ -277,11 +304,11 @@ fn post(url: &Url, body: Vec<u8>) -> Request {
     request
 }
 
-/// The whole body, or None where it is longer than we read.
-async fn read(mut response: Response) -> Result<Option<Vec<u8>>, reqwest::Error> {
+/// The whole body, or None where it is longer than `most`.
+async fn read(mut response: Response, most: usize) -> Result<Option<Vec<u8>>, reqwest::Error> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await? {
-        if body.len() + chunk.len() > BODY_MAX {
+        if body.len() + chunk.len() > most {
             return Ok(None);
         }
         body.extend_from_slice(&chunk);
@@ -329,54 +356,4 @@ fn skew(response: &Response) -> Option<Duration> {
 fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// Nonces of 6 symbols from 62: a walk over all 62^6 of them from a random start.
-///
-/// Cregis only asks that a nonce is fresh. A walk repeats after 5.7e10 steps; random draws would
-/// repeat within hours.
-struct Nonces(AtomicU64);
-
-impl Nonces {
-    const SYMBOLS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-    const ALL: u64 = 62u64.pow(6);
-    /// Shares no factor with 62, so that the walk visits every nonce; large, so that neighbours
-    /// look nothing alike.
-    const STEP: u64 = 35_104_476_161;
-
-    fn new() -> Self {
-        Self(AtomicU64::new(getrandom::u64().unwrap_or_else(|_| now_ms().unsigned_abs())))
-    }
-
-    fn next(&self) -> String {
-        // The counter wraps modulo 2^64, after more nonces than there are.
-        let count = self.0.fetch_add(1, Ordering::Relaxed) % Self::ALL;
-        let place = u128::from(count) * u128::from(Self::STEP) % u128::from(Self::ALL);
-        let mut rest = place as usize;
-        let mut nonce = String::with_capacity(6);
-        for _ in 0..6 {
-            nonce.push(char::from(Self::SYMBOLS[rest % 62]));
-            rest /= 62;
-        }
-        nonce
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use super::*;
-
-    #[test]
-    fn nonces_have_6_of_62_symbols_and_do_not_repeat() {
-        const { assert!(Nonces::STEP % 2 == 1 && !Nonces::STEP.is_multiple_of(31)) };
-        let nonces = Nonces::new();
-        let mut seen = HashSet::new();
-        for _ in 0..100_000 {
-            let nonce = nonces.next();
-            assert!(nonce.len() == 6 && nonce.bytes().all(|byte| byte.is_ascii_alphanumeric()));
-            assert!(seen.insert(nonce));
-        }
-    }
 }

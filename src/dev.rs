@@ -66,18 +66,8 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
         void_min_age: Duration::from_secs(60),
         admin: any,
         ledger: folder.path().join("payoutd.db"),
-        projects: vec![Project {
-            pid: sandbox::PID,
-            base_url: Url::parse(&format!("http://{}", sandbox.address()?))?,
-            api_key: key,
-            timeout: Duration::from_secs(30),
-            connect_timeout: Duration::from_secs(3),
-            max_in_flight: 256,
-            poll_first: Duration::from_millis(500),
-            verification: true,
-            resend_in_doubt: false,
-            strict_text: false,
-        }],
+        ledger_min_free: 0,
+        projects: vec![project(Url::parse(&format!("http://{}", sandbox.address()?))?, key)],
         log: settings.log,
     };
     let book = sandbox.book();
@@ -107,6 +97,21 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     let (shown, served, ()) = tokio::join!(example, service, sandbox.run(stop_sandbox.clone()));
     served?;
     shown
+}
+
+fn project(base_url: Url, api_key: SecretString) -> Project {
+    Project {
+        pid: sandbox::PID,
+        base_url,
+        api_key,
+        timeout: Duration::from_secs(30),
+        connect_timeout: Duration::from_secs(3),
+        max_in_flight: 256,
+        poll_first: Duration::from_millis(500),
+        verification: true,
+        resend_in_doubt: false,
+        strict_text: false,
+    }
 }
 
 /// Makes one payout as any caller would, and prints what came of it.

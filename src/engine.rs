@@ -4,6 +4,7 @@
 //! not to any caller. Calls for the same id join the flight that is under way; whatever they find,
 //! it is the ledger's row that answers them. Callers only wait, and may go away at any time.
 
+mod coins;
 pub mod evidence;
 mod flight;
 mod follow;
@@ -21,8 +22,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
+use crate::disk::Disk;
 use crate::ledger::{Filter, Id, Ledger, Unavailable};
-use crate::order::{Key, Order};
+use crate::order::{Key, Order, Violation};
 use crate::outcome::{Doubt, Outcome, Refusal};
 use crate::payout::Payout;
 use crate::state::State;
@@ -38,6 +40,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Engine {
     ledger: Ledger,
+    disk: Disk,
     projects: HashMap<i64, Arc<Project>>,
     /// What is under way, by key. Locked for moments, never across an await.
     flights: Mutex<HashMap<Key, Arc<Track>>>,
@@ -55,6 +58,9 @@ pub struct Engine {
 /// Why a call for a payout is not answered with that payout.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
+    /// It breaks these rules.
+    #[error("nothing was recorded; a rule is broken")]
+    Invalid(Vec<Violation>),
     /// No such project here.
     #[error("no project with this pid")]
     UnknownProject,
@@ -79,14 +85,14 @@ pub enum Refused {
     /// The service is about to stop.
     #[error("the service is stopping; nothing was recorded")]
     Draining,
-    /// The ledger does not answer.
+    /// The ledger does not answer, or its disk has too little room.
     #[error("the ledger is unavailable; nothing was sent")]
     LedgerUnavailable,
     /// Sends to this project are stopped until Cregis works again, or it does not answer a question.
     #[error("Cregis is unavailable; nothing was recorded")]
     UpstreamUnavailable,
     /// Too much is under way.
-    #[error("too many payouts in flight; nothing was recorded")]
+    #[error("too much is under way; nothing was recorded by this call")]
     Overloaded,
     /// Neither evidence nor age allows what an operator wants.
     #[error("not resolved: {0}")]
@@ -102,9 +108,9 @@ impl From<Unavailable> for Refused {
 // === impl Engine ===
 
 impl Engine {
-    /// An engine over an opened ledger. Nothing is sent before [`Engine::recover`].
+    /// An engine over an opened ledger and its disk. Nothing is sent before [`Engine::recover`].
     pub fn new(
-        ledger: Ledger,
+        (ledger, disk): (Ledger, Disk),
         projects: HashMap<i64, Project>,
         void_min_age: Duration,
         max_watches: usize,
@@ -112,6 +118,7 @@ impl Engine {
         let shared = projects.into_iter().map(|(pid, project)| (pid, Arc::new(project)));
         Arc::new(Self {
             ledger,
+            disk,
             projects: shared.collect(),
             flights: Mutex::default(),
             tasks: TaskTracker::new(),
@@ -207,14 +214,31 @@ impl Engine {
         Ok(self.ledger.list(filter).await?)
     }
 
-    /// Checks that `order` could be created, as far as that can be told without recording it.
+    /// Checks that `order` could be created: by the ledger, and then by Cregis's own list of coins and
+    /// its check of addresses. Records nothing and sends no payout, so neither a pause nor a low disk
+    /// is in its way. An id that is recorded is answered as [`Engine::create`] would.
     ///
     /// # Errors
-    /// Unknown project, or its id stands for another payout.
-    pub async fn validate(&self, order: &Order) -> Result<(), Refused> {
+    /// See [`Refused`]; has an answer by `until`.
+    pub async fn validate(&self, order: &Order, until: Instant) -> Result<(), Refused> {
+        let project = self.project(order.key.pid)?;
         match self.known(order).await? {
-            Some(payout) => different(order, &payout),
-            None => Ok(()),
+            Some(payout) if !project.resend().would_send(&payout, order) => {
+                answer(order, payout).map(drop)
+            }
+            Some(_) | None => project.validate(order, until).await,
+        }
+    }
+
+    /// Lets an order pass that is too fine for its coin where its id is recorded: coins change, and
+    /// what is recorded is answered all the same.
+    ///
+    /// # Errors
+    /// The violation, or the ledger fails.
+    pub async fn excuse(&self, order: &Order, too_fine: Violation) -> Result<(), Refused> {
+        match self.known(order).await? {
+            Some(_) => Ok(()),
+            None => Err(Refused::Invalid(vec![too_fine])),
         }
     }
 
@@ -258,12 +282,16 @@ impl Engine {
     // === running ===
 
     /// Does what goes on beside the calls, for as long as it is polled: each project's way back
-    /// from an open breaker, and its payouts' way to their end.
+    /// from an open breaker, its payouts' way to their end, and its list of coins; and the disk.
     pub async fn attend(&self) {
         let duties = self.projects.iter().map(|(pid, project)| async move {
-            tokio::join!(follow::follow(self, *pid, project), probe_while_open(*pid, project))
+            tokio::join!(
+                follow::follow(self, *pid, project),
+                probe_while_open(*pid, project),
+                coins::keep_fresh(*pid, project)
+            )
         });
-        join_all(duties).await;
+        tokio::join!(join_all(duties), self.disk.watch());
     }
 
     /// Whether the ledger took the last write, as it changes.

@@ -16,7 +16,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt};
 use tonic::service::interceptor::InterceptedService;
@@ -24,6 +24,7 @@ use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tonic::{Request, Response, Status};
 
+use crate::coin::Currency;
 use crate::config;
 use crate::engine::{Engine, Refused};
 use crate::health::Health;
@@ -36,6 +37,8 @@ use call::{Call, Calls};
 
 /// Requests are small; a larger one is refused before it is read.
 const MESSAGE_MAX: usize = 64 * 1024;
+/// Pages that are read at once: each may hold a thousand payouts.
+const LISTS_MAX: usize = 16;
 /// Streams that one connection may have open.
 const STREAMS_MAX: u32 = 1024;
 /// Header bytes of one request.
@@ -50,6 +53,10 @@ pub struct Payouts {
     engine: Arc<Engine>,
     /// Bounds the memory that waiting callers hold; sends have their own bound.
     calls: Semaphore,
+    /// Bounds those who look something up; they are not in the way of those who create.
+    reads: Semaphore,
+    /// Bounds how many of those hold a whole page.
+    lists: Semaphore,
 }
 
 /// The server with all its services, ready to be given a socket.
@@ -63,7 +70,8 @@ pub fn server(
 ) -> Result<Router, tonic_reflection::server::Error> {
     let operator = operator::Operator::new(Arc::clone(&engine));
     let operator = OperatorServiceServer::new(operator).max_decoding_message_size(MESSAGE_MAX);
-    let payouts = Payouts { engine, calls: Semaphore::new(settings.max_calls) };
+    let (calls, reads) = (Semaphore::new(settings.max_calls), Semaphore::new(settings.max_reads));
+    let payouts = Payouts { engine, calls, reads, lists: Semaphore::new(LISTS_MAX) };
     let payouts = PayoutServiceServer::new(payouts).max_decoding_message_size(MESSAGE_MAX);
     let calls = Arc::new(Calls::new());
     let noted = Arc::clone(&calls);
@@ -124,7 +132,7 @@ impl PayoutService for Payouts {
         request: Request<pb::ListPayoutsRequest>,
     ) -> Result<Response<pb::ListPayoutsResponse>, Status> {
         let call = Call::of(request.extensions());
-        call.respond(list::page(&self.engine, request.into_inner()).await)
+        call.respond(self.list(request.into_inner()).await)
     }
 
     type WatchPayoutStream = WatchStream;
@@ -146,13 +154,16 @@ impl Payouts {
         call: &Call,
     ) -> Result<Option<pb::Payout>, Status> {
         let Some(until) = until else { return Err(status::deadline_too_short()) };
-        let _waiting =
-            self.calls.try_acquire().map_err(|_| status::refused(&Refused::Overloaded))?;
+        let _waiting = place(&self.calls)?;
         let validate_only = request.validate_only;
-        let order = self.order(request)?;
+        let (order, too_fine) = self.order(request)?;
         if validate_only {
-            self.engine.validate(&order).await.map_err(|refused| status::refused(&refused))?;
-            return Ok(None);
+            let validated = self.engine.validate(&order, until).await;
+            return validated.map(|()| None).map_err(|refused| status::refused(&refused));
+        }
+        if let Some(too_fine) = too_fine {
+            let excused = self.engine.excuse(&order, too_fine).await;
+            excused.map_err(|refused| status::refused(&refused))?;
         }
         let created = self.engine.create(order, call.id(), until).await;
         created.map(|payout| Some(payout.into())).map_err(|refused| status::refused(&refused))
@@ -160,6 +171,7 @@ impl Payouts {
 
     async fn get(&self, request: pb::GetPayoutRequest) -> Result<pb::Payout, Status> {
         use pb::get_payout_request::Id as Asked;
+        let _reading = place(&self.reads)?;
         let (pid, id) = self.named(
             request.pid,
             request.id.map(|id| match id {
@@ -169,6 +181,14 @@ impl Payouts {
             vec![],
         )?;
         self.engine.get(pid, id).await.map(Into::into).map_err(|refused| status::refused(&refused))
+    }
+
+    async fn list(
+        &self,
+        request: pb::ListPayoutsRequest,
+    ) -> Result<pb::ListPayoutsResponse, Status> {
+        let _places = (place(&self.reads)?, place(&self.lists)?);
+        list::page(&self.engine, request).await
     }
 
     async fn watch(&self, request: pb::WatchPayoutRequest) -> Result<WatchStream, Status> {
@@ -213,10 +233,14 @@ impl Payouts {
         }
     }
 
-    fn order(&self, request: pb::CreatePayoutRequest) -> Result<Order, Status> {
+    /// The order, and how it is too fine for its coin, if it is and nothing else is wrong.
+    fn order(
+        &self,
+        request: pb::CreatePayoutRequest,
+    ) -> Result<(Order, Option<Violation>), Status> {
         let mut violations = Vec::new();
         let pid = resolve(&self.engine, request.pid, &mut violations);
-        let project = self.engine.project(pid);
+        let project = self.engine.project(pid).ok();
         let draft = Draft {
             pid,
             currency: request.currency,
@@ -227,16 +251,28 @@ impl Payouts {
             remark: request.remark,
             memo: request.memo,
         };
-        let checked = Order::check(draft, project.is_ok_and(|project| project.strict_text()));
-        match checked {
-            Ok(order) if violations.is_empty() => Ok(order),
-            Ok(_) => Err(status::invalid(&violations)),
+        let strict_text = project.is_some_and(|project| project.strict_text());
+        let decimals = |currency: &Currency| match project {
+            Some(project) => project.decimals(currency),
+            None => currency.decimals(),
+        };
+        match Order::examine(draft, strict_text, decimals) {
+            Ok(checked) if violations.is_empty() => Ok(checked),
+            Ok((_, too_fine)) => {
+                violations.extend(too_fine);
+                Err(status::invalid(&violations))
+            }
             Err(more) => {
                 violations.extend(more);
                 Err(status::invalid(&violations))
             }
         }
     }
+}
+
+/// One of the `places`, for as long as it is held; nobody waits for one.
+fn place(places: &Semaphore) -> Result<SemaphorePermit<'_>, Status> {
+    places.try_acquire().map_err(|_| status::refused(&Refused::Overloaded))
 }
 
 /// The project meant by `pid`; 0 where that is ambiguous, which is then a violation.

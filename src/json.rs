@@ -57,6 +57,15 @@ impl Json {
         }
     }
 
+    /// The text under `key`, or the digits of the integer there.
+    pub fn text_or_integer(&self, key: &str) -> Option<String> {
+        match self.get(key) {
+            Some(Self::Text(text)) => Some(text.clone()),
+            Some(Self::Integer(value)) => Some(value.to_string()),
+            _ => None,
+        }
+    }
+
     /// The integer under `key`, if it is one and fits.
     pub fn int64(&self, key: &str) -> Option<i64> {
         match self.get(key) {

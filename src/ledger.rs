@@ -3,7 +3,7 @@
 //! The operations are the domain's verbs; the SQL behind them is in `ledger/sqlite.rs` and below it.
 //! One thread writes: it takes whatever is queued, does it in one transaction, syncs once and only
 //! then answers everybody, so a busy gateway shares its syncs. A second thread reads, so that looking
-//! things up never waits for a disk. A failed commit is trusted in neither direction: the connection
+//! things up never waits for a disk, and a third one lists, so that it never waits for long pages. A failed commit is trusted in neither direction: the connection
 //! is dropped, the file opened anew, and nothing is acknowledged in between.
 
 mod sqlite;
@@ -24,45 +24,12 @@ use crate::attention::Attention;
 use crate::order::{Key, Order};
 use crate::outcome::{Doubt, Outcome, Unsent};
 use crate::payout::{Payout, Progress};
-pub use terms::{Begun, Cause, Due, Filter, Id, Lead, Notice, Resend, Unavailable};
+pub use terms::{Begun, Cause, Due, Filter, Id, Lead, Notice, OpenError, Resend, Unavailable};
 pub use watchers::Revisions;
 use watchers::Watchers;
 use writer::{Batch, Signals, Write, Writer, operation, tell};
 
-/// Why a ledger cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process holds it.
-    #[error("another process has this ledger open")]
-    Locked,
-    /// It was written by a newer payoutd.
-    #[error("the ledger has schema version {found}, newer than the {known} known here")]
-    Newer {
-        /// The version in the file.
-        found: i64,
-        /// The newest that this build can write.
-        known: i64,
-    },
-    /// The file is a database of something else.
-    #[error("the file is not a payoutd ledger")]
-    Foreign,
-    /// The file system or the build does not give durable commits.
-    #[error("commits would not be durable: journal_mode={journal} synchronous={synchronous}")]
-    NotDurable {
-        /// What SQLite answered for `journal_mode`.
-        journal: String,
-        /// What SQLite answered for `synchronous`.
-        synchronous: i64,
-    },
-    /// The file or its folder cannot be used.
-    #[error("cannot use the ledger file")]
-    Io(#[source] std::io::Error),
-    /// SQLite refused.
-    #[error("SQLite cannot open the ledger")]
-    Sqlite(#[from] rusqlite::Error),
-}
-
-/// A handle to the ledger's two threads. Clones share them; dropping the last one finishes what is
+/// A handle to the ledger's threads. Clones share them; dropping the last one finishes what is
 /// queued, ends the threads and frees the lock before it returns.
 #[derive(Clone, Debug)]
 pub struct Ledger(Arc<Threads>);
@@ -71,8 +38,15 @@ pub struct Ledger(Arc<Threads>);
 type Read = Box<dyn FnOnce(&Connection) + Send>;
 
 #[derive(Debug)]
+struct Queues {
+    writes: mpsc::Sender<Write>,
+    reads: mpsc::Sender<Read>,
+    lists: mpsc::Sender<Read>,
+}
+
+#[derive(Debug)]
 struct Threads {
-    queues: Option<(mpsc::Sender<Write>, mpsc::Sender<Read>)>,
+    queues: Option<Queues>,
     writable: watch::Receiver<bool>,
     watchers: Arc<Watchers>,
     running: Vec<thread::JoinHandle<()>>,
@@ -88,10 +62,11 @@ impl Ledger {
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let lock = sqlite::claim(path)?;
         let writer = sqlite::open_writer(path)?;
-        let reader = sqlite::open_reader(path)?;
+        let (reader, lister) = (sqlite::open_reader(path)?, sqlite::open_reader(path)?);
 
         let (writes, queue) = mpsc::channel();
         let (reads, questions) = mpsc::channel();
+        let (lists, long_questions) = mpsc::channel();
         let (committed, answers) = tokio_mpsc::unbounded_channel();
         let (up, writable) = watch::channel(true);
         let writer = Writer::new(path, writer, lock, queue, Signals { committed, up });
@@ -99,11 +74,10 @@ impl Ledger {
         Handle::current().spawn(tell(answers, Arc::clone(&watchers)));
         let running = vec![
             spawn("ledger-writer", move || writer.run())?,
-            spawn("ledger-reader", move || {
-                questions.iter().for_each(|question: Read| question(&reader))
-            })?,
+            spawn("ledger-reader", move || answer(&questions, &reader))?,
+            spawn("ledger-lister", move || answer(&long_questions, &lister))?,
         ];
-        let queues = Some((writes, reads));
+        let queues = Some(Queues { writes, reads, lists });
         Ok(Self(Arc::new(Threads { queues, writable, watchers, running })))
     }
 
@@ -289,7 +263,7 @@ impl Ledger {
     /// # Errors
     /// Where the file cannot be read.
     pub async fn list(&self, filter: Filter) -> Result<Vec<Payout>, Unavailable> {
-        self.read(move |db| sqlite::read::list(db, &filter)).await
+        ask(&self.queues()?.lists, move |db| sqlite::read::list(db, &filter)).await
     }
 
     /// The next revisions of `latest` after `revision`, in order; not all at once where there are many.
@@ -353,7 +327,7 @@ impl Ledger {
         work: impl FnOnce(&mut Batch<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
     ) -> Result<T, Unavailable> {
         let (reply, answer) = oneshot::channel();
-        let (writes, _) = self.0.queues.as_ref().ok_or(Unavailable)?;
+        let writes = &self.queues()?.writes;
         writes.send(operation(work, reply)).map_err(|_| Unavailable)?;
         answer.await.map_err(|_| Unavailable)?
     }
@@ -362,19 +336,35 @@ impl Ledger {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
     ) -> Result<T, Unavailable> {
-        let (reply, answer) = oneshot::channel();
-        let (_, reads) = self.0.queues.as_ref().ok_or(Unavailable)?;
-        let question = move |db: &Connection| {
-            let found = work(db).map_err(|error| {
-                tracing::error!(error = &error as &dyn std::error::Error, "ledger read failed");
-                Unavailable
-            });
-            // Whoever asked may have gone.
-            let _ = reply.send(found);
-        };
-        reads.send(Box::new(question)).map_err(|_| Unavailable)?;
-        answer.await.map_err(|_| Unavailable)?
+        ask(&self.queues()?.reads, work).await
     }
+
+    fn queues(&self) -> Result<&Queues, Unavailable> {
+        self.0.queues.as_ref().ok_or(Unavailable)
+    }
+}
+
+/// Has one of the threads that read do `work`.
+async fn ask<T: Send + 'static>(
+    thread: &mpsc::Sender<Read>,
+    work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+) -> Result<T, Unavailable> {
+    let (reply, answer) = oneshot::channel();
+    let question = move |db: &Connection| {
+        let found = work(db).map_err(|error| {
+            tracing::error!(error = &error as &dyn std::error::Error, "ledger read failed");
+            Unavailable
+        });
+        // Whoever asked may have gone.
+        let _ = reply.send(found);
+    };
+    thread.send(Box::new(question)).map_err(|_| Unavailable)?;
+    answer.await.map_err(|_| Unavailable)?
+}
+
+/// What a thread that reads does until nobody can ask it any more.
+fn answer(questions: &mpsc::Receiver<Read>, db: &Connection) {
+    questions.iter().for_each(|question| question(db));
 }
 
 impl Drop for Threads {

@@ -8,6 +8,7 @@
 //! - [`state`]: the one table that moves a payout; [`payout`]: what changes with it, and [`attention`]; [`outcome`]: what a
 //!   send comes to. Pure.
 //! - [`ledger`]: durable rows; one writer, group commit; the only SQL.
+//! - [`disk`]: its low-water mark.
 //! - [`cregis`]: the client: one call, one POST; the reply table. [`sign`] and [`json`] under it.
 //! - [`breaker`]: stops sends when Cregis refuses us or leaves us in doubt.
 //! - [`callback`]: Cregis's own messages: notices and external verification.
@@ -29,6 +30,7 @@ pub mod coin;
 pub mod config;
 pub mod cregis;
 pub mod dev;
+pub mod disk;
 pub mod doctor;
 pub mod engine;
 pub mod grpc;

@@ -95,13 +95,28 @@ const SIGNED_NAMES: &[&str] = &[
 ];
 
 impl Order {
-    /// Checks every field of `draft`.
+    /// Checks every field of `draft`, the amount by the published decimals of its coin.
     ///
     /// `strict_text` also refuses free text that contains the name of a signed parameter.
     ///
     /// # Errors
     /// All violations together, in the request's field order.
     pub fn check(draft: Draft, strict_text: bool) -> Result<Self, Vec<Violation>> {
+        let (order, too_fine) = Self::examine(draft, strict_text, Currency::decimals)?;
+        too_fine.map_or(Ok(order), |violation| Err(vec![violation]))
+    }
+
+    /// As [`Order::check`], with `decimals` telling those of a coin, which can change: where nothing
+    /// is wrong but that the amount is too fine, the order comes with that violation, since an id that
+    /// is recorded is answered all the same.
+    ///
+    /// # Errors
+    /// All violations together, in the request's field order.
+    pub fn examine(
+        draft: Draft,
+        strict_text: bool,
+        decimals: impl FnOnce(&Currency) -> Option<usize>,
+    ) -> Result<(Self, Option<Violation>), Vec<Violation>> {
         let mut violations = Vec::new();
         let mut refuse = |field, rule: String| violations.push(Violation { field, rule });
 
@@ -110,7 +125,7 @@ impl Order {
             refuse("currency", "must be chain_id@token_id, such as 195@195".into());
         }
         let chain = currency.as_ref().map_or(Chain::Other, Currency::chain);
-        let decimals = currency.as_ref().and_then(Currency::decimals);
+        let decimals = currency.as_ref().and_then(decimals);
 
         let printable = !draft.address.is_empty()
             && draft.address.len() <= 128
@@ -122,12 +137,15 @@ impl Order {
         }
 
         let amount = Amount::parse(&draft.amount);
-        match (&amount, decimals) {
-            (Err(invalid), _) => refuse("amount", invalid.to_string()),
-            (Ok(amount), Some(most)) if amount.decimals() > most => {
-                refuse("amount", format!("must have at most {most} decimals in this coin"));
+        let mut only_too_fine = false;
+        match &amount {
+            Err(invalid) => refuse("amount", invalid.to_string()),
+            Ok(amount) => {
+                if let Some(rule) = too_fine(amount, decimals) {
+                    refuse("amount", rule);
+                    only_too_fine = true;
+                }
             }
-            (Ok(_), _) => {}
         }
 
         if !id_fits(&draft.third_party_id) {
@@ -156,16 +174,20 @@ impl Order {
             }
         }
 
+        only_too_fine &= violations.len() == 1;
         match (currency, amount) {
-            (Some(currency), Ok(amount)) if violations.is_empty() => Ok(Self {
-                key: Key { pid: draft.pid, third_party_id: draft.third_party_id },
-                currency,
-                address: draft.address,
-                amount,
-                remark: draft.remark,
-                memo: draft.memo,
-                callback_url: draft.callback_url,
-            }),
+            (Some(currency), Ok(amount)) if violations.is_empty() || only_too_fine => {
+                let order = Self {
+                    key: Key { pid: draft.pid, third_party_id: draft.third_party_id },
+                    currency,
+                    address: draft.address,
+                    amount,
+                    remark: draft.remark,
+                    memo: draft.memo,
+                    callback_url: draft.callback_url,
+                };
+                Ok((order, violations.pop()))
+            }
             _ => Err(violations),
         }
     }
@@ -182,6 +204,12 @@ impl Order {
         ];
         fields.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }
+}
+
+/// The rule that `amount` breaks in a coin of at most `decimals`, if it does and they are known.
+pub fn too_fine(amount: &Amount, decimals: Option<usize>) -> Option<String> {
+    let most = decimals.filter(|most| amount.decimals() > *most)?;
+    Some(format!("must have at most {most} decimals in this coin"))
 }
 
 /// Tells whether `id` can be a caller's id.
@@ -310,6 +338,16 @@ mod tests {
         }
         let longest = Draft { remark: "提".repeat(256), ..draft() };
         assert!(Order::check(longest, false).is_ok(), "256 characters, not bytes");
+    }
+
+    #[test]
+    fn an_amount_that_is_only_too_fine_leaves_the_rest_of_the_order_standing() {
+        let fine = Draft { amount: "1.123".into(), ..draft() };
+        let in_coin = |decimals| Order::examine(fine.clone(), false, |_| decimals).expect("read").1;
+        assert_eq!(in_coin(Some(2)).map(|violation| violation.field), Some("amount"));
+        assert_eq!((in_coin(Some(3)), in_coin(None)), (None, None));
+        let bad = Draft { remark: " ".into(), ..fine.clone() };
+        assert_eq!(Order::examine(bad, false, |_| Some(2)).expect_err("both").len(), 2);
     }
 
     #[test]

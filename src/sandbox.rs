@@ -1,12 +1,13 @@
 //! A small Cregis with a memory: for tests, for `payoutd dev` and for callers' own CI.
 //!
-//! It verifies signatures, refuses a repeated id and a bad nonce, answers queries, asks whether an
-//! order may be paid, takes it to an end and sends the notice. Told so through a second port, it
+//! It verifies signatures, refuses a repeated id and a bad nonce, answers queries, tells its coins and
+//! checks addresses, asks whether an order may be paid, takes it to an end and sends the notice. Told so through a second port, it
 //! misbehaves: late, lost, broken or wrong answers, before or after it has stored the order; late,
 //! lost, repeated, forged or mismatching messages. Nothing here is part of the service, and nothing
 //! survives a stop.
 
 pub mod book;
+mod coins;
 mod control;
 pub mod fault;
 mod life;
@@ -200,6 +201,8 @@ async fn serve(
     let on = match path.as_str() {
         "/api/v1/payout" => On::Payout,
         "/api/v1/payout/query" => On::Query,
+        "/api/v1/coins" => On::Coins,
+        "/api/v1/address/legal" => On::Address,
         _ => return Ok(raw(404, "not found")),
     };
     if request.method() != Method::POST {
@@ -221,7 +224,7 @@ async fn serve(
             Twice::Second => second,
         };
     }
-    book.note_answer(number, verdict.code);
+    book.note_answer(on, number, verdict.code);
     pause(fault.delay_answer).await;
     misbehave(fault, verdict).await
 }

@@ -1,7 +1,6 @@
 //! The load: a closed loop of unique payouts, timed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use payoutd::pb;
@@ -11,6 +10,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::floor::Poster;
 use crate::process::Child;
+use crate::unique::unique;
 
 /// What is driven.
 #[derive(Clone)]
@@ -136,13 +136,4 @@ pub(crate) async fn park(
     let looked = look();
     parked.shutdown().await;
     looked
-}
-
-/// 32 hex digits that no other call has; the first 6 differ from one call to the next.
-fn unique() -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    // Multiplying by an odd number scatters the count over the whole range without collisions.
-    let scattered = count.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    format!("{scattered:016x}{:016x}", scattered.rotate_left(17) ^ u64::from(std::process::id()))
 }

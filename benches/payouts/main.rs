@@ -11,6 +11,7 @@
 mod driver;
 mod floor;
 mod process;
+mod unique;
 
 use std::time::Duration;
 

@@ -23,6 +23,7 @@ pub(crate) struct Child {
 /// A folder with a ledger, empty or filled.
 pub(crate) struct Folder(TempDir);
 
+#[allow(dead_code, reason = "not every benchmark needs all of them")]
 impl Folder {
     pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().expect("a folder"))
@@ -51,11 +52,18 @@ impl Folder {
         folder
     }
 
+    /// Payouts in the ledger.
+    pub(crate) fn rows(&self) -> i64 {
+        let db = rusqlite::Connection::open(self.ledger()).expect("the ledger's file");
+        db.query_row("SELECT count(*) FROM payout", [], |row| row.get(0)).expect("counted")
+    }
+
     fn ledger(&self) -> PathBuf {
         self.0.path().join("payoutd.db")
     }
 }
 
+#[allow(dead_code, reason = "not every benchmark needs all of them")]
 impl Child {
     /// The real sandbox, well-behaved.
     pub(crate) fn sandbox() -> Self {

@@ -20,6 +20,8 @@ pub struct Grpc {
     pub reflection: bool,
     /// `max_calls`, default 10000: `CreatePayout` calls waiting at once, repeats included.
     pub max_calls: usize,
+    /// `max_reads`, default 1000: `GetPayout` and `ListPayouts` calls under way at once.
+    pub max_reads: usize,
     /// `max_watches`, default 10000: `WatchPayout` streams open at once.
     pub max_watches: usize,
     /// `drain_delay`, default 0 s, at most 20 s: how long a stop goes on taking calls after health
@@ -33,6 +35,7 @@ impl Default for Grpc {
             listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
             reflection: true,
             max_calls: 10_000,
+            max_reads: 1_000,
             max_watches: 10_000,
             drain_delay: Duration::ZERO,
         }
@@ -47,6 +50,7 @@ impl Grpc {
             listen: section.get("listen", default.listen, address),
             reflection: section.get("reflection", default.reflection, boolean),
             max_calls: section.get("max_calls", default.max_calls, count),
+            max_reads: section.get("max_reads", default.max_reads, count),
             max_watches: section.get("max_watches", default.max_watches, count),
             drain_delay: section.get("drain_delay", default.drain_delay, |value| {
                 let delay = humantime::parse_duration(&text(value)?).ok();

@@ -112,6 +112,41 @@ pub(super) fn boolean(value: &Value) -> Result<bool, &'static str> {
     read.ok_or("true or false")
 }
 
+/// Bytes, written as "256MiB": whole KiB, MiB, GiB or TiB, or a plain number of bytes.
+pub(super) fn size(value: &Value) -> Result<u64, &'static str> {
+    const UNITS: [(&str, u32); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
+    let must = "a size such as 256MiB";
+    let text = value.as_integer().map_or_else(|| text(value), |bytes| Ok(bytes.to_string()));
+    let text = text.map_err(|_| must)?;
+    let split = UNITS.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)));
+    let (digits, shift) = split.unwrap_or((&text, 0));
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(must);
+    }
+    let count: u64 = digits.parse().map_err(|_| must)?;
+    count.checked_mul(1 << shift).ok_or(must)
+}
+
 pub(super) fn integer(value: &Value) -> Option<i64> {
     value.as_integer().or_else(|| value.as_str()?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_whole_bytes_or_binary_units() {
+        let read = |text: &str| size(&Value::String(text.to_owned()));
+        for (text, bytes) in
+            [("0", 0), ("4096", 4096), ("1KiB", 1 << 10), ("256MiB", 256 << 20), ("2TiB", 2 << 40)]
+        {
+            assert_eq!(read(text), Ok(bytes), "{text}");
+        }
+        assert_eq!(size(&Value::Integer(7)), Ok(7));
+        for bad in ["", "MiB", "1MB", "1 MiB", "1mib", "-1", "+1", "1.5GiB", "99999999TiB"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+        assert!(size(&Value::Integer(-1)).is_err() && size(&Value::Boolean(true)).is_err());
+    }
 }

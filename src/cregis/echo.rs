@@ -54,10 +54,10 @@ impl Echo {
             third_party_id: data.text("third_party_id")?.to_owned(),
             address: data.text(address)?.to_owned(),
             amount: data.text("amount")?.to_owned(),
-            chain_id: text_or_integer(data, "chain_id")?,
-            token_id: text_or_integer(data, "token_id")?,
+            chain_id: data.text_or_integer("chain_id")?,
+            token_id: data.text_or_integer("token_id")?,
             remark: data.text("remark").map(str::to_owned),
-            memo: text_or_integer(data, "memo"),
+            memo: data.text_or_integer("memo"),
             status: i32::try_from(status).ok()?,
             txid: data.text("txid").unwrap_or_default().to_owned(),
             block_height: integer_or_text(data, "block_height").unwrap_or_default(),
@@ -104,10 +104,6 @@ impl Echo {
             block_time: self.block_time,
         }
     }
-}
-
-fn text_or_integer(data: &Json, key: &str) -> Option<String> {
-    data.text(key).map(str::to_owned).or_else(|| data.int64(key).map(|number| number.to_string()))
 }
 
 /// The vendor's pages and its code disagree on which of these are texts.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Engine, Project, Refused};
@@ -56,22 +56,10 @@ impl Engine {
         }
         match no_turn {
             NoTurn::Closed(closed) => Err(closed),
-            NoTurn::Busy => self.queue(project, until).await.map(Turn::Granted),
-        }
-    }
-
-    /// Waits for a turn to send; bounded in time and in how many wait.
-    async fn queue(
-        &self,
-        project: &Project,
-        until: Instant,
-    ) -> Result<OwnedSemaphorePermit, Refused> {
-        let _place = project.queue.try_acquire().map_err(|_| Refused::Overloaded)?;
-        let turn = Arc::clone(&project.sends).acquire_owned();
-        let patience = until.min(Instant::now() + QUEUE_WAIT);
-        match timeout_at(patience, turn).await {
-            Ok(Ok(permit)) => self.intake(project).map(|()| permit),
-            Ok(Err(_)) | Err(_) => Err(Refused::Overloaded),
+            NoTurn::Busy => {
+                let permit = queue(&project.sends, &project.queue, until).await?;
+                self.intake(project).map(|()| Turn::Granted(permit))
+            }
         }
     }
 
@@ -79,7 +67,7 @@ impl Engine {
     fn intake(&self, project: &Project) -> Result<(), Refused> {
         if *self.draining.borrow() {
             Err(Refused::Draining)
-        } else if !*self.ledger.writable().borrow() {
+        } else if !*self.ledger.writable().borrow() || self.disk.is_low() {
             Err(Refused::LedgerUnavailable)
         } else if project.is_paused() {
             Err(Refused::Paused)
@@ -132,5 +120,19 @@ impl Engine {
     pub fn close_intake(&self) {
         let _no_flight_is_starting = self.flights();
         self.draining.send_replace(true);
+    }
+}
+
+/// Waits for one of `turns`; bounded in time, and by `places` in how many wait.
+pub(super) async fn queue(
+    turns: &Arc<Semaphore>,
+    places: &Semaphore,
+    until: Instant,
+) -> Result<OwnedSemaphorePermit, Refused> {
+    let _place = places.try_acquire().map_err(|_| Refused::Overloaded)?;
+    let patience = until.min(Instant::now() + QUEUE_WAIT);
+    match timeout_at(patience, Arc::clone(turns).acquire_owned()).await {
+        Ok(Ok(turn)) => Ok(turn),
+        Ok(Err(_)) | Err(_) => Err(Refused::Overloaded),
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, Semaphore};
 
+use super::coins::Coins;
 use crate::breaker::Breaker;
 use crate::config;
 use crate::cregis::Cregis;
@@ -19,6 +20,7 @@ const PROBE_EVERY: Duration = Duration::from_secs(5);
 pub struct Project {
     pub(super) cregis: Cregis,
     pub(super) breaker: Breaker,
+    pub(super) coins: Coins,
     /// One permit per send that may be under way.
     pub(super) sends: Arc<Semaphore>,
     /// Bounds how many wait for one.
@@ -50,6 +52,7 @@ impl Project {
         Ok(Self {
             cregis: Cregis::new(settings, callback_url)?,
             breaker: Breaker::new(),
+            coins: Coins::new(),
             sends: Arc::new(Semaphore::new(settings.max_in_flight)),
             queue: Semaphore::new(settings.max_in_flight.saturating_mul(2)),
             news: Notify::new(),

@@ -136,6 +136,7 @@ mod tests {
 
     use super::*;
     use crate::config;
+    use crate::disk::Disk;
     use crate::engine::Project;
     use crate::ledger::{Ledger, Resend};
     use crate::order::{Draft, Order};
@@ -164,10 +165,11 @@ mod tests {
         };
         let folder = tempfile::tempdir().expect("a folder");
         let ledger = Ledger::open(&folder.path().join("ledger")).expect("opened");
+        let disk = Disk::new(folder.path(), 0);
         let order = Arc::new(Order::check(draft, false).expect("good"));
         ledger.begin(order, Resend::Never).await.expect("recorded");
         let project = Project::new(&project, String::new()).expect("built");
-        let engine = Engine::new(ledger, HashMap::from([(1, project)]), HEARTBEAT, 1);
+        let engine = Engine::new((ledger, disk), HashMap::from([(1, project)]), HEARTBEAT, 1);
         let news = engine.watch(1, Id::ThirdParty("id".into()), 0).await.expect("watched");
         let mut news = Box::pin(news);
         let first = news.next().await.expect("news").expect("OK");

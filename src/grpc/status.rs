@@ -53,6 +53,7 @@ pub(super) fn deadline_too_short() -> Status {
 pub(super) fn refused(refused: &Refused) -> Status {
     use {Code as C, Refused as R, Retry as T};
     let (code, reason, retry, wait) = match refused {
+        R::Invalid(violations) => return invalid(violations),
         R::UnknownProject => (C::NotFound, "UNKNOWN_PROJECT", T::Fix, None),
         R::UnknownPayout => (C::NotFound, "PAYOUT_NOT_FOUND", T::Fix, None),
         R::Reused(_) => (C::AlreadyExists, "THIRD_PARTY_ID_REUSED", T::Never, None),
@@ -81,7 +82,8 @@ pub(super) fn refused(refused: &Refused) -> Status {
             }
             details
         }
-        R::UnknownProject
+        R::Invalid(_)
+        | R::UnknownProject
         | R::UnknownPayout
         | R::NotSent
         | R::GatewayRefused

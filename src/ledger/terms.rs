@@ -6,6 +6,39 @@ use crate::order::Order;
 use crate::payout::Payout;
 use crate::state::State;
 
+/// Why a ledger cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process holds it.
+    #[error("another process has this ledger open")]
+    Locked,
+    /// It was written by a newer payoutd.
+    #[error("the ledger has schema version {found}, newer than the {known} known here")]
+    Newer {
+        /// The version in the file.
+        found: i64,
+        /// The newest that this build can write.
+        known: i64,
+    },
+    /// The file is a database of something else.
+    #[error("the file is not a payoutd ledger")]
+    Foreign,
+    /// The file system or the build does not give durable commits.
+    #[error("commits would not be durable: journal_mode={journal} synchronous={synchronous}")]
+    NotDurable {
+        /// What SQLite answered for `journal_mode`.
+        journal: String,
+        /// What SQLite answered for `synchronous`.
+        synchronous: i64,
+    },
+    /// The file or its folder cannot be used.
+    #[error("cannot use the ledger file")]
+    Io(#[source] std::io::Error),
+    /// SQLite refused.
+    #[error("SQLite cannot open the ledger")]
+    Sqlite(#[from] rusqlite::Error),
+}
+
 /// Names a payout within a project.
 #[derive(Clone, Debug)]
 pub enum Id {

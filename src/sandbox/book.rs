@@ -7,7 +7,8 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Settings;
-use super::fault::{Fault, On};
+use super::coins;
+use super::fault::{About, Fault, On};
 use super::life::Job;
 use super::memory::{Memory, Terms, Verdict, first_cid, now_ms};
 use super::message::{Answer, Delivery, Letter, Push, Signer};
@@ -31,7 +32,7 @@ pub struct Received {
 #[derive(Debug)]
 pub struct Book {
     memory: Mutex<Memory>,
-    /// How many requests have been read; for those who wait for one.
+    /// How many requests about orders have been read; for those who wait for one.
     count: watch::Sender<usize>,
     /// How many messages have been sent; likewise.
     delivered: watch::Sender<usize>,
@@ -45,7 +46,7 @@ impl Book {
         self.memory().orders.clone()
     }
 
-    /// Every request, oldest first.
+    /// Every request about orders, oldest first.
     pub fn received(&self) -> Vec<Received> {
         self.memory().received.clone()
     }
@@ -56,7 +57,13 @@ impl Book {
         received.into_iter().filter(|request| request.path == "/api/v1/payout").collect()
     }
 
-    /// How many requests have been read, as it grows.
+    /// The requests about coins and addresses, oldest first: a caller asks them when it likes, so they
+    /// are kept apart.
+    pub fn checks(&self) -> Vec<Received> {
+        self.memory().checks.clone()
+    }
+
+    /// How many requests about orders have been read, as it grows.
     pub fn count(&self) -> watch::Receiver<usize> {
         self.count.subscribe()
     }
@@ -85,7 +92,7 @@ impl Book {
         self.memory().script.clear();
     }
 
-    /// Forgets orders, requests, messages and faults.
+    /// Forgets orders, requests of any kind, messages and faults.
     pub fn reset(&self) {
         let mut memory = self.memory();
         *memory = Memory::new(memory.terms.clone());
@@ -147,18 +154,21 @@ impl Book {
 
     /// Notes a request, and returns its number and the fault that strikes it.
     pub(super) fn receive(&self, path: &str, on: On, body: &Json) -> (usize, Option<Fault>) {
-        let third_party_id = body.text("third_party_id").map(str::to_owned);
+        let (third_party_id, address) = (body.text("third_party_id"), body.text("address"));
         let mut memory = self.memory();
-        let fault = memory.script.strike(on, third_party_id.as_deref());
-        let number = memory.received.len();
-        memory.received.push(Received {
+        let fault = memory.script.strike(on, About { third_party_id, address });
+        let requests = memory.requests(on);
+        let number = requests.len();
+        requests.push(Received {
             path: path.to_owned(),
-            third_party_id,
+            third_party_id: third_party_id.map(str::to_owned),
             code: None,
             time: now_ms(),
         });
         drop(memory);
-        self.count.send_modify(|count| *count += 1);
+        if matches!(on, On::Payout | On::Query) {
+            self.count.send_modify(|count| *count += 1);
+        }
         (number, fault)
     }
 
@@ -166,8 +176,11 @@ impl Book {
     pub(super) fn decide(&self, on: On, body: &Json, store: bool) -> Verdict {
         let mut memory = self.memory();
         let genuine = memory.authenticate(body).and_then(|()| memory.freshen(body));
-        let decided = genuine.and_then(|()| {
-            if on == On::Payout { memory.create(body, store) } else { memory.query(body) }
+        let decided = genuine.and_then(|()| match on {
+            On::Payout => memory.create(body, store),
+            On::Coins => coins::list(body),
+            On::Address => coins::legal(body),
+            On::Query | On::Notice | On::Verification => memory.query(body),
         });
         decided.unwrap_or_else(|refusal| refusal)
     }
@@ -180,8 +193,8 @@ impl Book {
     }
 
     /// Notes what request `number` was answered with.
-    pub(super) fn note_answer(&self, number: usize, code: &str) {
-        if let Some(request) = self.memory().received.get_mut(number) {
+    pub(super) fn note_answer(&self, on: On, number: usize, code: &str) {
+        if let Some(request) = self.memory().requests(on).get_mut(number) {
             request.code = Some(code.to_owned());
         }
     }

@@ -22,6 +22,7 @@ pub(super) fn router(book: Arc<Book>) -> Router {
         .route("/orders/{cid}/status", post(shift))
         .route("/orders/{cid}/notice", post(push_notice))
         .route("/requests", get(requests))
+        .route("/checks", get(checks))
         .route("/notices", get(notices))
         .route("/faults", post(add_fault).delete(clear_faults))
         .route("/verification", put(verify_at))
@@ -56,6 +57,10 @@ async fn orders(State(book): State<Arc<Book>>) -> Json<Vec<Order>> {
 
 async fn requests(State(book): State<Arc<Book>>) -> Json<Vec<Received>> {
     Json(book.received())
+}
+
+async fn checks(State(book): State<Arc<Book>>) -> Json<Vec<Received>> {
+    Json(book.checks())
 }
 
 async fn notices(State(book): State<Arc<Book>>) -> Json<Vec<Delivery>> {

@@ -14,6 +14,8 @@ pub struct Fault {
     pub on: On,
     /// Only requests with this id; any where absent.
     pub third_party_id: Option<String>,
+    /// Only requests or messages with this recipient; any where absent.
+    pub address: Option<String>,
     /// Only every Nth request that matches.
     pub every: Option<u64>,
     /// How often it strikes before it is used up; 1 where absent, 0 for ever.
@@ -66,10 +68,21 @@ pub enum On {
     Payout,
     /// `/api/v1/payout/query`
     Query,
+    /// `/api/v1/coins`
+    Coins,
+    /// `/api/v1/address/legal`
+    Address,
     /// Our notice to the callback URL.
     Notice,
     /// Our question to the verification URL.
     Verification,
+}
+
+/// What a request or a message is about.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct About<'a> {
+    pub(super) third_party_id: Option<&'a str>,
+    pub(super) address: Option<&'a str>,
 }
 
 /// Which answer comes back of a call that was taken in twice.
@@ -113,23 +126,21 @@ impl Script {
     }
 
     /// The fault that strikes this request or message, if any; counts it off.
-    pub(super) fn strike(&mut self, on: On, third_party_id: Option<&str>) -> Option<Fault> {
-        self.first(third_party_id, |fault| fault.on == on && !fault.is_early_notice())
+    pub(super) fn strike(&mut self, on: On, about: About<'_>) -> Option<Fault> {
+        self.first(about, |fault| fault.on == on && !fault.is_early_notice())
     }
 
     /// The fault that has an order end, and its notice answered, before its create call is.
-    pub(super) fn strike_early(&mut self, third_party_id: &str) -> Option<Fault> {
-        self.first(Some(third_party_id), Fault::is_early_notice)
+    pub(super) fn strike_early(&mut self, about: About<'_>) -> Option<Fault> {
+        self.first(about, Fault::is_early_notice)
     }
 
-    fn first(
-        &mut self,
-        third_party_id: Option<&str>,
-        fits: impl Fn(&Fault) -> bool,
-    ) -> Option<Fault> {
+    fn first(&mut self, about: About<'_>, fits: impl Fn(&Fault) -> bool) -> Option<Fault> {
         let at = self.0.iter_mut().position(|fault| {
-            let named = fault.third_party_id.as_deref();
-            let matches = fits(fault) && (named.is_none() || named == third_party_id);
+            let (id, address) = (fault.third_party_id.as_deref(), fault.address.as_deref());
+            let named = (id.is_none() || id == about.third_party_id)
+                && (address.is_none() || address == about.address);
+            let matches = fits(fault) && named;
             fault.matched += u64::from(matches);
             matches && fault.matched.is_multiple_of(fault.every.unwrap_or(1).max(1))
         })?;
@@ -184,35 +195,43 @@ mod tests {
         Script(vec![serde_json::from_str(json).expect("a fault")])
     }
 
+    fn id(id: &str) -> About<'_> {
+        About { third_party_id: Some(id), ..About::default() }
+    }
+
     #[test]
     fn a_fault_strikes_as_often_as_it_says() {
         let mut once = script("{}");
-        assert!(once.strike(On::Payout, None).is_some());
-        assert!(once.strike(On::Payout, None).is_none());
+        assert!(once.strike(On::Payout, About::default()).is_some());
+        assert!(once.strike(On::Payout, About::default()).is_none());
         let mut third = script(r#"{"every": 3, "times": 2}"#);
         let struck: Vec<_> =
-            (1..=12).filter(|_| third.strike(On::Payout, None).is_some()).collect();
+            (1..=12).filter(|_| third.strike(On::Payout, About::default()).is_some()).collect();
         assert_eq!(struck, [3, 6]);
         let mut ever = script(r#"{"times": 0}"#);
-        assert!((0..100).all(|_| ever.strike(On::Payout, None).is_some()));
+        assert!((0..100).all(|_| ever.strike(On::Payout, About::default()).is_some()));
     }
 
     #[test]
     fn a_fault_strikes_only_what_it_names() {
         let mut named = script(r#"{"third_party_id": "a", "on": "query"}"#);
-        assert!(named.strike(On::Payout, Some("a")).is_none());
-        assert!(named.strike(On::Query, Some("b")).is_none());
-        assert!(named.strike(On::Query, Some("a")).is_some());
+        assert!(named.strike(On::Payout, id("a")).is_none());
+        assert!(named.strike(On::Query, id("b")).is_none());
+        assert!(named.strike(On::Query, id("a")).is_some());
+        let mut named = script(r#"{"on": "address", "address": "T1"}"#);
+        let at = |address| About { address: Some(address), ..About::default() };
+        assert!(named.strike(On::Address, at("T2")).is_none());
+        assert!(named.strike(On::Address, at("T1")).is_some());
     }
 
     #[test]
     fn an_early_notice_is_struck_by_the_create_call_alone() {
         let mut early = script(r#"{"on": "notice", "before_answer": true}"#);
-        assert!(early.strike(On::Notice, Some("a")).is_none());
-        assert!(early.strike_early("a").is_some());
+        assert!(early.strike(On::Notice, id("a")).is_none());
+        assert!(early.strike_early(id("a")).is_some());
         let mut asked = script(r#"{"on": "verification", "before_answer": true}"#);
-        assert!(asked.strike_early("a").is_none());
-        assert!(asked.strike(On::Verification, Some("a")).is_some());
+        assert!(asked.strike_early(id("a")).is_none());
+        assert!(asked.strike(On::Verification, id("a")).is_some());
     }
 
     #[test]

@@ -47,6 +47,7 @@ pub(super) struct Memory {
     pub(super) terms: Terms,
     pub(super) orders: Vec<Order>,
     pub(super) received: Vec<Received>,
+    pub(super) checks: Vec<Received>,
     pub(super) deliveries: Vec<Delivery>,
     pub(super) script: Script,
     by_cid: HashMap<i64, usize>,
@@ -60,7 +61,7 @@ pub(super) const fn refusal(code: &'static str, msg: &'static str) -> Verdict {
     Verdict { code, msg, data: Value::Null, held: None }
 }
 
-const fn success(data: Value) -> Verdict {
+pub(super) const fn success(data: Value) -> Verdict {
     Verdict { code: "00000", msg: "success", data, held: None }
 }
 
@@ -82,12 +83,21 @@ impl Memory {
             terms,
             orders: Vec::new(),
             received: Vec::new(),
+            checks: Vec::new(),
             deliveries: Vec::new(),
             script: Script::default(),
             by_cid: HashMap::new(),
             ids: HashSet::new(),
             nonces: HashSet::new(),
             first_notices: HashMap::new(),
+        }
+    }
+
+    /// The list that a request `on` belongs to.
+    pub(super) fn requests(&mut self, on: On) -> &mut Vec<Received> {
+        match on {
+            On::Coins | On::Address => &mut self.checks,
+            On::Payout | On::Query | On::Notice | On::Verification => &mut self.received,
         }
     }
 
@@ -149,7 +159,7 @@ impl Memory {
     /// Has the order that was just stored go on by itself, where there is anything for it to do.
     fn begin(&mut self, at: usize) -> Option<oneshot::Receiver<()>> {
         let order = self.orders[at].clone();
-        let early = self.script.strike_early(&order.third_party_id);
+        let early = self.script.strike_early(order.about());
         let mut asked_early = false;
         let verification = self.terms.verification_url.clone().map(|url| {
             let fault = self.strike(On::Verification, &order);
@@ -255,7 +265,7 @@ impl Memory {
     }
 
     fn strike(&mut self, on: On, order: &Order) -> Fault {
-        self.script.strike(on, Some(&order.third_party_id)).unwrap_or_default()
+        self.script.strike(on, order.about()).unwrap_or_default()
     }
 
     fn post_and_hear(&self, letter: Letter) -> oneshot::Receiver<Answer> {

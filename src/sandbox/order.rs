@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::fault::About;
 use super::memory::{Verdict, refusal};
 use crate::address;
 use crate::amount::{Amount, InvalidAmount};
@@ -90,6 +91,22 @@ fn yes() -> bool {
     true
 }
 
+/// Refuses what has fields that are not among `fields`.
+pub(super) fn only(body: &Json, fields: &[&str]) -> Result<(), Verdict> {
+    match body {
+        Json::Object(given) if given.iter().any(|(name, _)| !fields.contains(&name.as_str())) => {
+            Err(refusal("A0001", "unknown parameter"))
+        }
+        Json::Object(_)
+        | Json::Null
+        | Json::Bool(_)
+        | Json::Integer(_)
+        | Json::Inexact
+        | Json::Text(_)
+        | Json::List(_) => Ok(()),
+    }
+}
+
 /// Whether Cregis would not move an order any more.
 pub(super) fn is_final(status: i32) -> bool {
     is_told(status) || status == APPROVAL_CANCELLED
@@ -130,11 +147,7 @@ impl Move {
 impl Order {
     /// The order that a create call asks for, by the rules that the vendor has published.
     pub(super) fn parse(body: &Json) -> Result<Self, Verdict> {
-        if let Json::Object(fields) = body
-            && fields.iter().any(|(name, _)| !PAYOUT_FIELDS.contains(&name.as_str()))
-        {
-            return Err(refusal("A0001", "unknown parameter"));
-        }
+        only(body, &PAYOUT_FIELDS)?;
         let required = |name| {
             let text = body.text(name).filter(|text| !text.is_empty());
             text.ok_or(refusal("A0001", "parameter error"))
@@ -174,6 +187,11 @@ impl Order {
             block_time: None,
             approved: None,
         })
+    }
+
+    /// What tells faults whether they strike it.
+    pub(super) fn about(&self) -> About<'_> {
+        About { third_party_id: Some(&self.third_party_id), address: Some(&self.address) }
     }
 
     /// The chain and the token that `currency` names.

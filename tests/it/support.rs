@@ -25,7 +25,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 pub(crate) use life::{Seen, Watch, bad_fields, beside, ended, run, seen, told, watch, watch_from};
-pub(crate) use raw::{raw_upstream, read_request};
+pub(crate) use raw::{next_payout, raw_upstream};
 
 /// The address of the vendor's examples.
 pub(crate) const ADDRESS: &str = "TXsmKpEuW7qWnXzJLGP9eDLvWPR2GRn1FS";
@@ -134,6 +134,7 @@ pub(crate) fn config(upstream: SocketAddr, ledger: PathBuf) -> Config {
         void_min_age: Duration::from_secs(24 * 60 * 60),
         admin: any_port(),
         ledger,
+        ledger_min_free: 0,
         projects: vec![project(upstream)],
         log: Log { level: tracing::Level::TRACE, json: Some(true) },
     }

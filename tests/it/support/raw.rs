@@ -23,8 +23,19 @@ pub(crate) async fn raw_upstream(answer: &'static [u8]) -> (SocketAddr, JoinSet<
     (address, task)
 }
 
+/// The next create call that comes, and its connection; what else is asked gets no answer.
+pub(crate) async fn next_payout(listener: &TcpListener) -> (TcpStream, String) {
+    loop {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let request = read_request(&mut stream).await;
+        if request.starts_with("POST /api/v1/payout HTTP/1.1") {
+            return (stream, request);
+        }
+    }
+}
+
 /// Reads one HTTP request to the end of its body.
-pub(crate) async fn read_request(stream: &mut TcpStream) -> String {
+async fn read_request(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     let mut chunk = [0; 4096];
     loop {

@@ -1,0 +1,102 @@
+//! The low-water mark of the ledger's disk: below it, no new payouts are taken.
+//!
+//! What is recorded must be settled, and a settlement needs room, too. So the room that is left is
+//! kept for that, and those who want something new come back later.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+/// How often the disk is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
+
+/// The file system that holds the ledger.
+#[derive(Debug)]
+pub struct Disk {
+    ledger: PathBuf,
+    min_free: u64,
+    low: watch::Sender<bool>,
+}
+
+impl Disk {
+    /// The disk of the file `ledger`, looked at once. Blocks. It is low with less than `min_free`
+    /// bytes; never with 0.
+    pub fn new(ledger: &Path, min_free: u64) -> Self {
+        let disk = Self { ledger: ledger.to_owned(), min_free, low: watch::Sender::new(false) };
+        if min_free > 0 {
+            disk.note(free(&disk.ledger));
+        }
+        disk
+    }
+
+    /// Whether there is too little room for new payouts.
+    pub fn is_low(&self) -> bool {
+        *self.low.borrow()
+    }
+
+    /// Looks at the disk for as long as it is polled.
+    pub async fn watch(&self) {
+        if self.min_free == 0 {
+            return;
+        }
+        loop {
+            sleep(LOOK_EVERY).await;
+            let ledger = self.ledger.clone();
+            // A network's file system can take its time.
+            let found = spawn_blocking(move || free(&ledger)).await;
+            self.note(found.unwrap_or_else(|error| Err(io::Error::other(error))));
+        }
+    }
+
+    /// Takes note of how much is free, and says so where that changes anything.
+    fn note(&self, found: io::Result<u64>) {
+        // What cannot be seen is not relied upon.
+        let low = found.as_ref().map_or(true, |free| *free < self.min_free);
+        if !self.low.send_if_modified(|now| std::mem::replace(now, low) != low) {
+            return;
+        }
+        let min_free = self.min_free;
+        match found {
+            Ok(free) if low => {
+                tracing::error!(free, min_free, "disk low: no new payouts are taken");
+            }
+            Ok(free) => {
+                tracing::warn!(free, min_free, "disk has room: new payouts are taken again")
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "disk cannot be looked at: no new payouts are taken");
+            }
+        }
+    }
+}
+
+/// Bytes that are free for us where `file` is.
+fn free(file: &Path) -> io::Result<u64> {
+    let found = rustix::fs::statvfs(file)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_low_below_the_mark_and_when_it_cannot_be_seen_and_recovers_with_room() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let disk = Disk::new(folder.path(), 100);
+        assert!(!disk.is_low(), "a test has more room than that");
+        let blind = || Err(io::Error::other("no"));
+        for (found, low) in [(Ok(99), true), (Ok(100), false), (blind(), true), (Ok(101), false)] {
+            disk.note(found);
+            assert_eq!(disk.is_low(), low);
+        }
+        assert!(Disk::new(folder.path(), u64::MAX).is_low());
+        assert!(Disk::new(Path::new("/no/such/file"), 1).is_low());
+        assert!(!Disk::new(Path::new("/no/such/file"), 0).is_low(), "0 looks at nothing");
+    }
+}
