@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use bigdecimal::BigDecimal;
+
 /// More digits than any coin needs; bounds the work that a hostile text can cause.
 const DIGITS_MAX: usize = 36;
 
@@ -67,9 +69,78 @@ impl fmt::Display for Amount {
     }
 }
 
+/// A sum of amounts: exact, of any length, never below zero. The default is zero.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Total(BigDecimal);
+
+impl Total {
+    /// Reads what [`Total`] displays: plain decimal digits. None for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        plain.then(|| text.parse().ok()).flatten().map(Self)
+    }
+
+    /// This and `amount` together.
+    pub fn plus(&self, amount: &Amount) -> Self {
+        Self(&self.0 + Self::from(amount).0)
+    }
+
+    /// What is left without `amount`; zero where that is more.
+    pub fn minus(&self, amount: &Amount) -> Self {
+        Self((&self.0 - Self::from(amount).0).max(BigDecimal::default()))
+    }
+
+    /// Whether it is more than `most`.
+    pub fn exceeds(&self, most: &Amount) -> bool {
+        self.0 > Self::from(most).0
+    }
+}
+
+impl From<&Amount> for Total {
+    fn from(amount: &Amount) -> Self {
+        Self(amount.as_str().parse().expect("an amount is plain decimal digits"))
+    }
+}
+
+impl fmt::Display for Total {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.normalized().to_plain_string())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn totals_are_exact_canonical_and_never_below_zero() {
+        let amount = |text: &str| Amount::parse(text).expect(text);
+        for (total, amount_text, sum, rest) in [
+            ("0", "0.1", "0.1", "0"),
+            ("0.2", "0.1", "0.3", "0.1"),
+            ("99", "1", "100", "98"),
+            ("1000", "1000", "2000", "0"),
+            ("1", "0.000000000000000001", "1.000000000000000001", "0.999999999999999999"),
+            ("9007199254740993", "0.1", "9007199254740993.1", "9007199254740992.9"),
+            (
+                &"9".repeat(60),
+                "1",
+                &format!("1{}", "0".repeat(60)),
+                &format!("{}8", "9".repeat(59)),
+            ),
+        ] {
+            let (total, amount) = (Total::parse(total).expect(total), amount(amount_text));
+            assert_eq!(total.plus(&amount).to_string(), sum, "{total} + {amount}");
+            assert_eq!(total.minus(&amount).to_string(), rest, "{total} - {amount}");
+            assert_eq!(total.plus(&amount).minus(&amount), total);
+        }
+        let hundred = Total::parse("100.0").expect("plain");
+        assert!(!hundred.exceeds(&amount("100")));
+        assert!(hundred.plus(&amount("0.000000000000000001")).exceeds(&amount("100")));
+        for bad in ["", "-1", "+1", "1e3", "1E3", "NaN", ".", "1_0", " 1"] {
+            assert_eq!(Total::parse(bad), None, "{bad:?}");
+        }
+    }
 
     #[test]
     fn amounts_compare_by_value_and_keep_every_digit() {

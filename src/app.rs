@@ -9,10 +9,11 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::{Router, TcpIncoming};
+use tonic::transport::server::TcpIncoming;
 
 use crate::admin;
 use crate::callback;
+use crate::caller::Callers;
 use crate::config::Config;
 use crate::disk::Disk;
 use crate::engine::{Engine, Project};
@@ -30,7 +31,7 @@ const GOODBYE: Duration = Duration::from_millis(1500);
 pub struct App {
     engine: Arc<Engine>,
     health: Health,
-    grpc: (TcpListener, Router),
+    grpc: (TcpListener, grpc::Guarded),
     callback: TcpListener,
     admin: TcpListener,
     addresses: Addresses,
@@ -112,7 +113,8 @@ impl App {
         }
         let ledger = (ledger, Disk::new(&config.ledger, config.ledger_min_free));
         let engine = Engine::new(ledger, projects, config.void_min_age, config.grpc.max_watches);
-        let router = grpc::server(&config.grpc, Arc::clone(&engine), &health)?;
+        let callers = Callers::new(&config.callers, false);
+        let router = grpc::server(&config.grpc, callers, Arc::clone(&engine), &health)?;
         let listener = listen(config.grpc.listen).await?;
         let callback = listen(config.callback.listen).await?;
         let admin = listen(config.admin).await?;

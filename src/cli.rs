@@ -14,6 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::caller::{self, TokenHash};
 use crate::config::{Config, Log, Mistakes};
 use crate::sandbox::{self, Sandbox};
 use crate::{dev, doctor, operator, probe, telemetry};
@@ -40,6 +41,8 @@ enum Command {
     Health(HealthArgs),
     /// Look at payouts, settle doubts, pause and resume.
     Payouts(operator::args::Payouts),
+    /// Make a token for a caller, and its hash for the settings.
+    Token,
     /// Report what a person must settle.
     Reconcile(operator::args::Reconcile),
 }
@@ -139,6 +142,7 @@ pub async fn run() -> ExitCode {
         Command::Check(settings) => check(settings).await,
         Command::Health(args) => health(args).await,
         Command::Payouts(args) => operator::payouts(args).await.map_err(Into::into),
+        Command::Token => token(),
         Command::Reconcile(args) => reconcile(args).await,
     };
     match ran {
@@ -217,6 +221,13 @@ async fn check(settings: Settings) -> Result<(), Failure> {
 async fn health(args: HealthArgs) -> Result<(), Failure> {
     probe::check(args.addr, args.service).await?;
     println!("SERVING");
+    Ok(())
+}
+
+fn token() -> Result<(), Failure> {
+    let token = caller::new_token()?;
+    println!("token         {token}");
+    println!("token_sha256  {}", TokenHash::of(token.as_bytes()).to_hex());
     Ok(())
 }
 

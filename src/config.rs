@@ -4,7 +4,9 @@
 //! `PAYOUTD_GRPC__LISTEN`. Every mistake is found before any is reported, and no report shows a
 //! value: what stands in the wrong place may be a secret.
 
+mod caller;
 mod grpc;
+mod limit;
 mod project;
 mod reader;
 
@@ -15,6 +17,7 @@ use std::time::Duration;
 use toml::{Table, Value};
 use url::Url;
 
+pub use caller::Caller;
 pub use grpc::Grpc;
 pub use project::Project;
 pub use reader::Mistakes;
@@ -37,6 +40,8 @@ pub struct Config {
     pub void_min_age: Duration,
     /// The Cregis projects, at least one.
     pub projects: Vec<Project>,
+    /// Those who may call; with none, nobody is told from others.
+    pub callers: Vec<Caller>,
     /// Log level and format.
     pub log: Log,
 }
@@ -93,7 +98,9 @@ impl Config {
             read_ledger(section("ledger", &mut mistakes), &mut mistakes);
         let log = Log::read(section("log", &mut mistakes), &mut mistakes);
         let void_min_age = read_operator(section("operator", &mut mistakes), &mut mistakes);
+        let pids = Project::pids(root.get("project"));
         let projects = Project::read_all(root.remove("project"), &mut mistakes);
+        let callers = Caller::read_all(root.remove("caller"), &pids, &mut mistakes);
         for name in root.keys() {
             mistakes.add(name, "unknown setting");
         }
@@ -101,7 +108,17 @@ impl Config {
         if !mistakes.0.is_empty() {
             return Err(mistakes);
         }
-        Ok(Self { grpc, callback, admin, ledger, ledger_min_free, void_min_age, projects, log })
+        Ok(Self {
+            grpc,
+            callback,
+            admin,
+            ledger,
+            ledger_min_free,
+            void_min_age,
+            projects,
+            callers,
+            log,
+        })
     }
 }
 
@@ -129,7 +146,9 @@ fn overlay(root: &mut Table, path: &str, value: String, mistakes: &mut Mistakes)
     let Some((section, name)) = path.split_once("__") else {
         return mistakes.add(variable, "unknown setting");
     };
-    let table = if section == "project" {
+    let table = if section == "caller" {
+        return mistakes.add(variable, "callers stand in the file");
+    } else if section == "project" {
         let projects = root.entry(section).or_insert_with(|| Value::Array(vec![]));
         let Value::Array(projects) = projects else {
             return mistakes.add(variable, "needs [[project]] in the file, or none");

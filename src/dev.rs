@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -59,17 +60,8 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     })
     .await?;
     let control = sandbox.control_address()?;
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let config = Config {
-        grpc: Grpc { listen: settings.listen, ..Grpc::default() },
-        callback: Callback { listen: any, public_url: String::new() },
-        void_min_age: Duration::from_secs(60),
-        admin: any,
-        ledger: folder.path().join("payoutd.db"),
-        ledger_min_free: 0,
-        projects: vec![project(Url::parse(&format!("http://{}", sandbox.address()?))?, key)],
-        log: settings.log,
-    };
+    let ledger = folder.path().join("payoutd.db");
+    let config = config(&settings, ledger, sandbox.address()?, key)?;
     let book = sandbox.book();
     let app = App::bind(&config).await?;
     let address = app.addresses().grpc;
@@ -99,19 +91,36 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     shown
 }
 
-fn project(base_url: Url, api_key: SecretString) -> Project {
-    Project {
-        pid: sandbox::PID,
-        base_url,
-        api_key,
-        timeout: Duration::from_secs(30),
-        connect_timeout: Duration::from_secs(3),
-        max_in_flight: 256,
-        poll_first: Duration::from_millis(500),
-        verification: true,
-        resend_in_doubt: false,
-        strict_text: false,
-    }
+/// The service's settings.
+fn config(
+    settings: &Settings,
+    ledger: PathBuf,
+    cregis: SocketAddr,
+    api_key: SecretString,
+) -> Result<Config, url::ParseError> {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    Ok(Config {
+        grpc: Grpc { listen: settings.listen, ..Grpc::default() },
+        callback: Callback { listen: any, public_url: String::new() },
+        void_min_age: Duration::from_secs(60),
+        admin: any,
+        ledger,
+        ledger_min_free: 0,
+        projects: vec![Project {
+            pid: sandbox::PID,
+            base_url: Url::parse(&format!("http://{cregis}"))?,
+            api_key,
+            timeout: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(3),
+            max_in_flight: 256,
+            poll_first: Duration::from_millis(500),
+            verification: true,
+            resend_in_doubt: false,
+            strict_text: false,
+        }],
+        callers: vec![],
+        log: settings.log,
+    })
 }
 
 /// Makes one payout as any caller would, and prints what came of it.

@@ -27,6 +27,7 @@ use crate::ledger::{Filter, Id, Ledger, Unavailable};
 use crate::order::{Key, Order, Violation};
 use crate::outcome::{Doubt, Outcome, Refusal};
 use crate::payout::Payout;
+use crate::policy::{Rule, Terms};
 use crate::state::State;
 use flight::{Flight, Track};
 use intake::Turn;
@@ -35,6 +36,9 @@ use project::probe_while_open;
 
 /// Part of the drain that is kept for writing down what did not finish.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A call that joins another caller's flight tries again, once, where that caller's limits end it.
+const TRIES: usize = 2;
 
 /// Everything that happens to payouts.
 #[derive(Debug)]
@@ -64,10 +68,23 @@ pub enum Refused {
     /// No such project here.
     #[error("no project with this pid")]
     UnknownProject,
+    /// Nobody knows who calls.
+    #[error("no valid token or certificate")]
+    Unauthenticated,
+    /// The caller may not do this here.
+    #[error("the caller may not do this, or not in this project")]
+    Forbidden,
+    /// A rule of the caller's speaks against the payout.
+    #[error("the caller's limits do not allow it: {}; nothing was recorded", .0.as_str())]
+    Denied(Rule),
+    /// The caller has called too often; the next call is welcome after this time.
+    #[error("too many calls of this caller's; nothing was recorded")]
+    OverQuota(Duration),
     /// No such payout here.
     #[error("no payout with this id")]
     UnknownPayout,
-    /// The id stands for a payout that differs in these fields.
+    /// The id stands for a payout that differs in these fields; where it is another caller's, that
+    /// is all that is said.
     #[error("third_party_id was used before, for a payout that differs in {}", .0.join(", "))]
     Reused(Vec<&'static str>),
     /// Cregis refused the payout for good.
@@ -145,12 +162,17 @@ impl Engine {
     }
 
     /// Resolves a request's `pid`; 0 means the only project. None: 0 is ambiguous.
-    pub fn resolve(&self, pid: i64) -> Option<i64> {
-        match (pid, self.projects.len()) {
+    ///
+    /// # Errors
+    /// [`Refused::Forbidden`] where the caller may not use the project, whether there is one or not.
+    pub fn resolve(&self, terms: &Terms, pid: i64) -> Result<Option<i64>, Refused> {
+        let pid = match (pid, self.projects.len()) {
             (0, 1) => self.projects.keys().next().copied(),
             (0, _) => None,
             (pid, _) => Some(pid),
-        }
+        };
+        let allowed = pid.is_none_or(|pid| terms.cover(pid));
+        allowed.then_some(pid).ok_or(Refused::Forbidden)
     }
 
     /// The project `pid`.
@@ -161,7 +183,8 @@ impl Engine {
         self.projects.get(&pid).ok_or(Refused::UnknownProject)
     }
 
-    /// Has `order` paid at most once, and returns the payout as it stands at `until` at the latest.
+    /// Has `order` paid at most once, within the caller's `terms`, and returns the payout as it stands
+    /// at `until` at the latest.
     ///
     /// Dropping the returned future changes nothing about the payout. `request_id` goes to the log.
     ///
@@ -170,39 +193,47 @@ impl Engine {
     pub async fn create(
         self: &Arc<Self>,
         order: Order,
+        terms: &Arc<Terms>,
         request_id: &str,
         until: Instant,
     ) -> Result<Payout, Refused> {
         let project = Arc::clone(self.project(order.key.pid)?);
         let order = Arc::new(order);
-        let aloft = self.flights().get(&order.key).map(Arc::clone);
-        let track = match aloft {
-            Some(track) => track,
-            None => {
-                let permit = match self.turn(&project) {
-                    Ok(permit) => permit,
-                    // Rare and large: kept out of the memory of every call that waits.
-                    Err(no_turn) => {
-                        match Box::pin(self.wait_for_turn(&project, &order, until, no_turn)).await?
-                        {
-                            Turn::Granted(permit) => permit,
-                            Turn::Unneeded(payout) => return answer(&order, *payout),
+        for _ in 0..TRIES {
+            let aloft = self.flights().get(&order.key).map(Arc::clone);
+            let track = match aloft {
+                Some(track) => track,
+                None => {
+                    let permit = match self.turn(&project) {
+                        Ok(permit) => permit,
+                        // Rare and large: kept out of the memory of every call that waits.
+                        Err(no_turn) => {
+                            let turn = self.wait_for_turn(&project, &order, until, no_turn);
+                            match Box::pin(turn).await? {
+                                Turn::Granted(permit) => permit,
+                                Turn::Unneeded(payout) => return answer(terms, &order, *payout),
+                            }
                         }
-                    }
-                };
-                self.take_off(&project, &order, request_id, permit)?
+                    };
+                    self.take_off(&order, terms, request_id, permit)?
+                }
+            };
+            match flight::wait(&track, &order, terms, until).await {
+                Err(Refused::Denied(_)) if !track.is_for(&order, terms) => {}
+                landed => return answer(terms, &order, landed?),
             }
-        };
-        answer(&order, flight::wait(track, &order, until).await?)
+        }
+        Err(Refused::Overloaded)
     }
 
     /// The payout that `id` names, as the ledger holds it.
     ///
     /// # Errors
     /// Unknown project or payout, or the ledger fails.
-    pub async fn get(&self, pid: i64, id: Id) -> Result<Payout, Refused> {
+    pub async fn get(&self, terms: &Terms, pid: i64, id: Id) -> Result<Payout, Refused> {
         self.project(pid)?;
-        self.ledger.find(pid, id).await?.ok_or(Refused::UnknownPayout)
+        let found = self.ledger.find(pid, id).await?;
+        found.filter(|payout| terms.show(payout)).ok_or(Refused::UnknownPayout)
     }
 
     /// One page of the payouts that fit `filter`.
@@ -220,14 +251,25 @@ impl Engine {
     ///
     /// # Errors
     /// See [`Refused`]; has an answer by `until`.
-    pub async fn validate(&self, order: &Order, until: Instant) -> Result<(), Refused> {
+    pub async fn validate(
+        &self,
+        order: &Order,
+        terms: &Arc<Terms>,
+        until: Instant,
+    ) -> Result<(), Refused> {
         let project = self.project(order.key.pid)?;
         match self.known(order).await? {
             Some(payout) if !project.resend().would_send(&payout, order) => {
-                answer(order, payout).map(drop)
+                return answer(terms, order, payout).map(drop);
             }
-            Some(_) | None => project.validate(order, until).await,
+            Some(payout) => different(terms, order, &payout)?,
+            None => {}
         }
+        let judged = self.ledger.judge(order.clone(), Arc::clone(terms)).await?;
+        if let Some(rule) = judged.filter(|_| !terms.report_only) {
+            return Err(Refused::Denied(rule));
+        }
+        project.validate(order, until).await
     }
 
     /// Lets an order pass that is too fine for its coin where its id is recorded: coins change, and
@@ -247,11 +289,12 @@ impl Engine {
     /// Nothing is awaited between the decision to pay and the spawn.
     fn take_off(
         self: &Arc<Self>,
-        project: &Arc<Project>,
         order: &Arc<Order>,
+        terms: &Arc<Terms>,
         request_id: &str,
         permit: OwnedSemaphorePermit,
     ) -> Result<Arc<Track>, Refused> {
+        let project = self.project(order.key.pid)?;
         let mut flights = self.flights();
         // Under the lock that `drain` takes: after it, no flight starts.
         if *self.draining.borrow() {
@@ -260,7 +303,7 @@ impl Engine {
         if let Some(track) = flights.get(&order.key) {
             return Ok(Arc::clone(track));
         }
-        let flight = Flight::new(self, project, order, permit);
+        let flight = Flight::new(self, project, order, terms, permit);
         let track = Arc::clone(flight.track());
         let flying = Box::pin(flight.fly(request_id.to_owned()));
         flights.insert(order.key.clone(), Arc::clone(&track));
@@ -328,8 +371,8 @@ impl Engine {
 }
 
 /// The one answer for a payout that `order` asks for: fresh or repeated, it is the same.
-fn answer(order: &Order, payout: Payout) -> Result<Payout, Refused> {
-    different(order, &payout)?;
+fn answer(terms: &Terms, order: &Order, payout: Payout) -> Result<Payout, Refused> {
+    different(terms, order, &payout)?;
     let refusal = || Refusal { code: payout.reason.clone(), msg: payout.refusal_msg.clone() };
     match payout.state {
         State::Rejected => Err(Refused::Rejected(refusal())),
@@ -345,7 +388,10 @@ fn answer(order: &Order, payout: Payout) -> Result<Payout, Refused> {
     }
 }
 
-fn different(order: &Order, payout: &Payout) -> Result<(), Refused> {
+fn different(terms: &Terms, order: &Order, payout: &Payout) -> Result<(), Refused> {
+    if !terms.show(payout) {
+        return Err(Refused::Reused(vec!["third_party_id"]));
+    }
     match payout.order.differences(order) {
         same if same.is_empty() => Ok(()),
         differs => Err(Refused::Reused(differs)),

@@ -6,8 +6,8 @@
 mod call;
 mod convert;
 mod deadline;
+mod gate;
 mod list;
-#[expect(dead_code, reason = "the gate and the meters come next")]
 mod method;
 mod operator;
 pub mod status;
@@ -19,11 +19,12 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt};
-use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tonic::{Request, Response, Status};
+use tower::layer::util::{Identity, Stack};
 
+use crate::caller::{Callers, Over};
 use crate::coin::Currency;
 use crate::config;
 use crate::engine::{Engine, Refused};
@@ -33,7 +34,9 @@ use crate::order::{Draft, Order, Violation, id_fits};
 use crate::pb;
 use crate::pb::operator_service_server::OperatorServiceServer;
 use crate::pb::payout_service_server::{PayoutService, PayoutServiceServer};
-use call::{Call, Calls};
+use crate::policy::Terms;
+use call::Call;
+use gate::Gate;
 
 /// Requests are small; a larger one is refused before it is read.
 const MESSAGE_MAX: usize = 64 * 1024;
@@ -59,22 +62,24 @@ pub struct Payouts {
     lists: Semaphore,
 }
 
-/// The server with all its services, ready to be given a socket.
+/// A server behind its layers, the outermost last.
+pub type Guarded = Router<Stack<Gate, Identity>>;
+
+/// The server with all its services, ready to be given a socket; open to `callers`.
 ///
 /// # Errors
 /// Where the descriptors built into the binary cannot be read.
 pub fn server(
     settings: &config::Grpc,
+    callers: Callers,
     engine: Arc<Engine>,
     health: &Health,
-) -> Result<Router, tonic_reflection::server::Error> {
+) -> Result<Guarded, tonic_reflection::server::Error> {
     let operator = operator::Operator::new(Arc::clone(&engine));
     let operator = OperatorServiceServer::new(operator).max_decoding_message_size(MESSAGE_MAX);
     let (calls, reads) = (Semaphore::new(settings.max_calls), Semaphore::new(settings.max_reads));
     let payouts = Payouts { engine, calls, reads, lists: Semaphore::new(LISTS_MAX) };
     let payouts = PayoutServiceServer::new(payouts).max_decoding_message_size(MESSAGE_MAX);
-    let calls = Arc::new(Calls::new());
-    let noted = Arc::clone(&calls);
 
     // tonic hands unset limits down as "none", which lifts hyper's own: say every one of them.
     let router = Server::builder()
@@ -84,8 +89,9 @@ pub fn server(
         .http2_max_header_list_size(HEADERS_MAX)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-        .add_service(InterceptedService::new(payouts, move |request| calls.note(request)))
-        .add_service(InterceptedService::new(operator, move |request| noted.note(request)))
+        .layer(Gate::new(callers))
+        .add_service(payouts)
+        .add_service(operator)
         .add_service(health.service());
     if !settings.reflection {
         return Ok(router);
@@ -109,7 +115,7 @@ impl PayoutService for Payouts {
         &self,
         request: Request<pb::CreatePayoutRequest>,
     ) -> Result<Response<pb::CreatePayoutResponse>, Status> {
-        let call = Call::of(request.extensions());
+        let call = Call::of(request.extensions())?;
         let until = deadline::answer_by(request.metadata(), call.arrival);
         let created = self.create(request.into_inner(), until, &call).await;
         call.respond(created.map(|payout| pb::CreatePayoutResponse {
@@ -122,8 +128,8 @@ impl PayoutService for Payouts {
         &self,
         request: Request<pb::GetPayoutRequest>,
     ) -> Result<Response<pb::GetPayoutResponse>, Status> {
-        let call = Call::of(request.extensions());
-        let got = self.get(request.into_inner()).await;
+        let call = Call::of(request.extensions())?;
+        let got = self.get(request.into_inner(), call.terms()).await;
         call.respond(got.map(|payout| pb::GetPayoutResponse { payout: Some(payout) }))
     }
 
@@ -131,8 +137,9 @@ impl PayoutService for Payouts {
         &self,
         request: Request<pb::ListPayoutsRequest>,
     ) -> Result<Response<pb::ListPayoutsResponse>, Status> {
-        let call = Call::of(request.extensions());
-        call.respond(self.list(request.into_inner()).await)
+        let call = Call::of(request.extensions())?;
+        let page = self.list(request.into_inner(), call.terms()).await;
+        call.respond(page)
     }
 
     type WatchPayoutStream = WatchStream;
@@ -141,8 +148,9 @@ impl PayoutService for Payouts {
         &self,
         request: Request<pb::WatchPayoutRequest>,
     ) -> Result<Response<WatchStream>, Status> {
-        let call = Call::of(request.extensions());
-        call.respond(self.watch(request.into_inner()).await)
+        let call = Call::of(request.extensions())?;
+        let watched = self.watch(request.into_inner(), call.terms()).await;
+        call.respond(watched)
     }
 }
 
@@ -154,25 +162,36 @@ impl Payouts {
         call: &Call,
     ) -> Result<Option<pb::Payout>, Status> {
         let Some(until) = until else { return Err(status::deadline_too_short()) };
+        // The caller's own bounds first: whoever is over them takes no place from others.
+        let _its_place = call.caller.admit().map_err(|over| match over {
+            Over::Calls => status::refused(&Refused::Overloaded),
+            Over::Rate(wait) => status::refused(&Refused::OverQuota(wait)),
+        })?;
         let _waiting = place(&self.calls)?;
         let validate_only = request.validate_only;
-        let (order, too_fine) = self.order(request)?;
+        let terms = call.terms();
+        let (order, too_fine) = self.order(request, terms)?;
         if validate_only {
-            let validated = self.engine.validate(&order, until).await;
+            let validated = self.engine.validate(&order, terms, until).await;
             return validated.map(|()| None).map_err(|refused| status::refused(&refused));
         }
         if let Some(too_fine) = too_fine {
             let excused = self.engine.excuse(&order, too_fine).await;
             excused.map_err(|refused| status::refused(&refused))?;
         }
-        let created = self.engine.create(order, call.id(), until).await;
+        let created = self.engine.create(order, terms, call.id(), until).await;
         created.map(|payout| Some(payout.into())).map_err(|refused| status::refused(&refused))
     }
 
-    async fn get(&self, request: pb::GetPayoutRequest) -> Result<pb::Payout, Status> {
+    async fn get(
+        &self,
+        request: pb::GetPayoutRequest,
+        terms: &Terms,
+    ) -> Result<pb::Payout, Status> {
         use pb::get_payout_request::Id as Asked;
         let _reading = place(&self.reads)?;
         let (pid, id) = self.named(
+            terms,
             request.pid,
             request.id.map(|id| match id {
                 Asked::ThirdPartyId(id) => Id::ThirdParty(id),
@@ -180,21 +199,28 @@ impl Payouts {
             }),
             vec![],
         )?;
-        self.engine.get(pid, id).await.map(Into::into).map_err(|refused| status::refused(&refused))
+        let got = self.engine.get(terms, pid, id).await;
+        got.map(Into::into).map_err(|refused| status::refused(&refused))
     }
 
     async fn list(
         &self,
         request: pb::ListPayoutsRequest,
+        terms: &Terms,
     ) -> Result<pb::ListPayoutsResponse, Status> {
         let _places = (place(&self.reads)?, place(&self.lists)?);
-        list::page(&self.engine, request).await
+        list::page(&self.engine, terms, request).await
     }
 
-    async fn watch(&self, request: pb::WatchPayoutRequest) -> Result<WatchStream, Status> {
+    async fn watch(
+        &self,
+        request: pb::WatchPayoutRequest,
+        terms: &Arc<Terms>,
+    ) -> Result<WatchStream, Status> {
         use pb::watch_payout_request::Id as Asked;
         let below = || Violation::new("after_revision", "must not be below 0");
         let (pid, id) = self.named(
+            terms,
             request.pid,
             request.id.map(|id| match id {
                 Asked::ThirdPartyId(id) => Id::ThirdParty(id),
@@ -202,7 +228,7 @@ impl Payouts {
             }),
             (request.after_revision < 0).then(below).into_iter().collect(),
         )?;
-        let watched = self.engine.watch(pid, id, request.after_revision).await;
+        let watched = self.engine.watch(terms, pid, id, request.after_revision).await;
         let news = watched.map_err(|refused| status::refused(&refused))?;
         Ok(Box::pin(news.map(|news| match news {
             Ok(payout) => Ok(pb::WatchPayoutResponse { payout: payout.map(Into::into) }),
@@ -213,11 +239,12 @@ impl Payouts {
     /// The one payout that a request names; refuses with all `violations`, those given included.
     fn named(
         &self,
+        terms: &Terms,
         pid: i64,
         id: Option<Id>,
         mut violations: Vec<Violation>,
     ) -> Result<(i64, Id), Status> {
-        let pid = resolve(&self.engine, pid, &mut violations);
+        let pid = resolve(&self.engine, terms, pid, &mut violations)?;
         match &id {
             Some(Id::ThirdParty(id)) if !id_fits(id) => {
                 let rule = "must match [A-Za-z0-9_-]{1,64}";
@@ -237,9 +264,10 @@ impl Payouts {
     fn order(
         &self,
         request: pb::CreatePayoutRequest,
+        terms: &Terms,
     ) -> Result<(Order, Option<Violation>), Status> {
         let mut violations = Vec::new();
-        let pid = resolve(&self.engine, request.pid, &mut violations);
+        let pid = resolve(&self.engine, terms, request.pid, &mut violations)?;
         let project = self.engine.project(pid).ok();
         let draft = Draft {
             pid,
@@ -276,10 +304,19 @@ fn place(places: &Semaphore) -> Result<SemaphorePermit<'_>, Status> {
 }
 
 /// The project meant by `pid`; 0 where that is ambiguous, which is then a violation.
-fn resolve(engine: &Engine, pid: i64, violations: &mut Vec<Violation>) -> i64 {
-    engine.resolve(pid).unwrap_or_else(|| {
+///
+/// # Errors
+/// At once where the caller may not use the project: nothing else about it may show.
+fn resolve(
+    engine: &Engine,
+    terms: &Terms,
+    pid: i64,
+    violations: &mut Vec<Violation>,
+) -> Result<i64, Status> {
+    let resolved = engine.resolve(terms, pid).map_err(|refused| status::refused(&refused))?;
+    Ok(resolved.unwrap_or_else(|| {
         let rule = "0 means the only project, but several are configured";
         violations.push(Violation::new("pid", rule));
         0
-    })
+    }))
 }

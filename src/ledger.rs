@@ -24,6 +24,7 @@ use crate::attention::Attention;
 use crate::order::{Key, Order};
 use crate::outcome::{Doubt, Outcome, Unsent};
 use crate::payout::{Payout, Progress};
+use crate::policy::{Rule, Terms};
 pub use terms::{Begun, Cause, Due, Filter, Id, Lead, Notice, OpenError, Resend, Unavailable};
 pub use watchers::Revisions;
 use watchers::Watchers;
@@ -83,21 +84,34 @@ impl Ledger {
 
     // === writing ===
 
-    /// Makes `order` durable as SENDING, or finds what its id already stands for.
+    /// Makes `order` durable as SENDING within the caller's `terms`, or finds what its id already
+    /// stands for.
     ///
     /// # Errors
     /// Nothing may be sent. The record may exist all the same: see [`Ledger::unsend`].
-    pub async fn begin(&self, order: Arc<Order>, resend: Resend) -> Result<Begun, Unavailable> {
-        self.write(move |batch| {
-            let allows = |known: &Payout| resend.allows(known);
-            let begun = sqlite::change::begin(batch.db, &order, allows, batch.now)?;
+    pub async fn begin(
+        &self,
+        order: Arc<Order>,
+        terms: Arc<Terms>,
+        resend: Resend,
+    ) -> Result<Begun, Unavailable> {
+        let (asked, caller) = (Arc::clone(&order), Arc::clone(&terms));
+        let begun = self.write(move |batch| {
+            let (begun, reported) =
+                sqlite::change::begin(batch.db, &order, &terms, resend, batch.now)?;
             if let Begun::Send(payout) = &begun {
                 batch.takes_off();
                 batch.changed(payout);
             }
-            Ok(begun)
-        })
-        .await
+            Ok((begun, reported))
+        });
+        let (begun, reported) = begun.await?;
+        if let Some(rule) = reported {
+            let Key { pid, third_party_id } = &asked.key;
+            let (caller, rule) = (&caller.caller, rule.as_str());
+            tracing::warn!(caller, pid, third_party_id, rule, "policy would refuse");
+        }
+        Ok(begun)
     }
 
     /// Makes durable what the send of `payout` came to, and returns the payout as it then stands;
@@ -256,6 +270,19 @@ impl Ledger {
     /// Where the file cannot be read.
     pub async fn find(&self, pid: i64, id: Id) -> Result<Option<Payout>, Unavailable> {
         self.read(move |db| sqlite::read::find(db, pid, &id)).await
+    }
+
+    /// The rule that speaks against sending `order` now, for the first time or after it was not sent.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub async fn judge(
+        &self,
+        order: Order,
+        terms: Arc<Terms>,
+    ) -> Result<Option<Rule>, Unavailable> {
+        let now = sqlite::now();
+        self.read(move |db| sqlite::spend::judge(db, &order, &terms, None, now)).await
     }
 
     /// One page of the payouts that fit `filter`, in the order in which they were recorded.

@@ -4,6 +4,8 @@
 //!
 //! - [`grpc`]: the API. Requests in, statuses out, deadlines; nothing here decides about money.
 //! - [`order`]: what a caller asks for, checked; with [`coin`], [`address`] and [`amount`].
+//! - [`caller`]: who calls, and how that is proven; [`policy`]: what they may have paid. [`peer`]: what the transport
+//!   proves.
 //! - [`engine`]: the use cases. Flights own sends; callers only wait.
 //! - [`state`]: the one table that moves a payout; [`payout`]: what changes with it, and [`attention`]; [`outcome`]: what a
 //!   send comes to. Pure.
@@ -25,6 +27,7 @@ pub mod app;
 pub mod attention;
 pub mod breaker;
 pub mod callback;
+pub mod caller;
 pub mod cli;
 pub mod coin;
 pub mod config;
@@ -42,6 +45,7 @@ pub mod order;
 pub mod outcome;
 pub mod payout;
 pub mod peer;
+pub mod policy;
 pub mod probe;
 pub mod sandbox;
 pub mod sign;

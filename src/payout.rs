@@ -33,6 +33,8 @@ pub struct Payout {
     pub row: i64,
     /// What was asked for.
     pub order: Arc<Order>,
+    /// Whose call sent it last; empty where nobody was told from others.
+    pub caller: String,
     /// Cregis's id, once known.
     pub cid: Option<i64>,
     /// Where it stands.
@@ -67,11 +69,12 @@ pub struct Payout {
 }
 
 impl Payout {
-    /// The payout that a new `order` becomes: recorded as SENDING before anything is sent.
-    pub fn first(row: i64, order: Arc<Order>, now: SystemTime) -> Self {
+    /// The payout that a new `order` of `caller`'s becomes: recorded as SENDING before anything is sent.
+    pub fn first(order: Arc<Order>, caller: &str, now: SystemTime) -> Self {
         Self {
-            row,
+            row: 0,
             order,
+            caller: caller.to_owned(),
             cid: None,
             state: State::Sending,
             reason: String::new(),
@@ -90,15 +93,16 @@ impl Payout {
         }
     }
 
-    /// The payout claimed for one more send.
+    /// The payout claimed for one more send, on `caller`'s behalf.
     ///
     /// # Errors
     /// Where the state does not allow a send.
-    pub fn resent(&self, now: SystemTime) -> Result<Self, Contradiction> {
+    pub fn resent(&self, caller: &str, now: SystemTime) -> Result<Self, Contradiction> {
         let left_doubt = (self.state == State::InDoubt).then(|| self.reason.clone());
         let mut next = self.moved(Event::Send, now)?;
         next.earlier_doubt = left_doubt.or(next.earlier_doubt);
         next.send_time = now;
+        caller.clone_into(&mut next.caller);
         Ok(next)
     }
 
@@ -270,7 +274,7 @@ mod tests {
             ..Draft::default()
         };
         let order = Order::check(draft, false).expect("good");
-        Payout::first(1, Arc::new(order), SystemTime::UNIX_EPOCH)
+        Payout::first(Arc::new(order), "a", SystemTime::UNIX_EPOCH)
     }
 
     fn after(outcome: &Outcome) -> Payout {
@@ -288,7 +292,8 @@ mod tests {
     #[test]
     fn a_refused_second_send_leaves_the_first_sends_doubt() {
         let doubted = after(&Outcome::InDoubt(Doubt::Timeout));
-        let resent = doubted.resent(later()).expect("allowed");
+        let resent = doubted.resent("b", later()).expect("allowed");
+        assert_eq!((doubted.caller.as_str(), resent.caller.as_str()), ("a", "b"));
         assert_eq!((resent.state, resent.revision, resent.send_time), (State::Sending, 3, later()));
         for outcome in [
             Outcome::Rejected(refusal()),

@@ -148,6 +148,14 @@ impl State {
         }
     }
 
+    /// Whether money may move, or has moved: what counts against a limit.
+    pub fn spends(self) -> bool {
+        match self {
+            Self::Sending | Self::InDoubt | Self::Accepted | Self::Succeeded => true,
+            Self::NotSent | Self::Rejected | Self::Voided | Self::Failed | Self::Denied => false,
+        }
+    }
+
     /// The name in the ledger and, behind `PAYOUT_STATE_`, in the API.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use toml::{Table, Value};
 use url::Url;
 
-use super::reader::{Mistakes, Section, boolean, integer, text};
+use super::reader::{Mistakes, Section, boolean, integer, tables, text};
 use super::{count, duration, web_url};
 
 /// One `[[project]]`.
@@ -36,26 +36,20 @@ pub struct Project {
 }
 
 impl Project {
+    /// The numbers that stand in `[[project]]`, whatever else is wrong there.
+    pub(super) fn pids(value: Option<&Value>) -> Vec<i64> {
+        let projects = value.and_then(Value::as_array).into_iter().flatten();
+        projects.filter_map(|project| integer(project.get("pid")?)).collect()
+    }
+
     pub(super) fn read_all(value: Option<Value>, mistakes: &mut Mistakes) -> Vec<Self> {
-        let list = match value {
-            Some(Value::Array(list)) if !list.is_empty() => list,
-            None | Some(Value::Array(_)) => {
-                mistakes.add("project", "at least one [[project]] is required");
-                return vec![];
-            }
-            Some(_) => {
-                mistakes.add("project", "must be written [[project]]");
-                return vec![];
-            }
-        };
-        let one = list.len() == 1;
+        let list =
+            value.as_ref().map_or(Some(&[][..]), |value| value.as_array().map(Vec::as_slice));
+        if list.is_some_and(<[Value]>::is_empty) {
+            mistakes.add("project", "at least one [[project]] is required");
+        }
         let mut projects: Vec<Self> = Vec::new();
-        for (number, value) in list.into_iter().enumerate() {
-            let path = if one { "project".to_owned() } else { format!("project[{number}]") };
-            let Value::Table(table) = value else {
-                mistakes.add(path, "must be a table");
-                continue;
-            };
+        for (path, table) in tables(value, "project", "project", mistakes) {
             let Some(project) = Self::read(table, &path, mistakes) else { continue };
             if projects.iter().any(|known| known.pid == project.pid) {
                 mistakes.add(format_args!("{path}.pid"), "stands twice");

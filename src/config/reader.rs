@@ -25,6 +25,34 @@ pub(super) struct Section<'a> {
     mistakes: &'a mut Mistakes,
 }
 
+/// The tables of the list `[[name]]` at `path`, each with its own path.
+pub(super) fn tables(
+    value: Option<Value>,
+    path: &str,
+    name: &str,
+    mistakes: &mut Mistakes,
+) -> Vec<(String, Table)> {
+    let list = match value {
+        None => return vec![],
+        Some(Value::Array(list)) => list,
+        Some(_) => {
+            mistakes.add(path, format_args!("must be written [[{name}]]"));
+            return vec![];
+        }
+    };
+    let one = list.len() == 1;
+    let mut tables = Vec::new();
+    for (number, value) in list.into_iter().enumerate() {
+        let path = if one { path.to_owned() } else { format!("{path}[{number}]") };
+        let Value::Table(table) = value else {
+            mistakes.add(path, "must be a table");
+            continue;
+        };
+        tables.push((path, table));
+    }
+    tables
+}
+
 /// How a value of a kind is read, and what a person is told that it must be.
 pub(super) type Parse<T> = fn(&Value) -> Result<T, &'static str>;
 

@@ -15,6 +15,7 @@ use crate::cregis::echo::Echo;
 use crate::ledger::{Cause, Id, Notice, Unavailable};
 use crate::order::Key;
 use crate::payout::{Payout, Progress};
+use crate::policy::Terms;
 use crate::state::State;
 
 /// Cregis waits for the answer to a verification; without a confirmation by then it gets none.
@@ -200,12 +201,14 @@ impl Engine {
     /// Unknown project or payout, `ResolutionRefused`, or somebody does not answer.
     pub async fn resolve_doubt(
         &self,
+        terms: &Terms,
         key: Key,
         resolution: Resolution,
         evidence: String,
     ) -> Result<Payout, Refused> {
         let project = self.project(key.pid)?;
-        let before = self.get(key.pid, Id::ThirdParty(key.third_party_id.clone())).await?;
+        let id = Id::ThirdParty(key.third_party_id.clone());
+        let before = self.get(terms, key.pid, id).await?;
         let after = match resolution {
             Resolution::Void => {
                 let age = self.void_min_age;

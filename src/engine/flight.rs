@@ -14,6 +14,7 @@ use crate::ledger::Begun;
 use crate::order::Order;
 use crate::outcome::{Doubt, Outcome};
 use crate::payout::Payout;
+use crate::policy::Terms;
 use crate::state::State;
 
 /// Pause between attempts to write down what is known.
@@ -33,6 +34,9 @@ pub(super) enum Stage {
 /// What callers see of a flight.
 #[derive(Debug)]
 pub(super) struct Track {
+    order: Arc<Order>,
+    /// Of the caller whose call started it.
+    terms: Arc<Terms>,
     stage: Mutex<Stage>,
     landed: Notify,
 }
@@ -41,7 +45,6 @@ pub(super) struct Track {
 pub(super) struct Flight {
     engine: Arc<Engine>,
     project: Arc<Project>,
-    order: Arc<Order>,
     track: Arc<Track>,
     _permit: OwnedSemaphorePermit,
 }
@@ -51,13 +54,18 @@ impl Flight {
         engine: &Arc<Engine>,
         project: &Arc<Project>,
         order: &Arc<Order>,
+        terms: &Arc<Terms>,
         permit: OwnedSemaphorePermit,
     ) -> Self {
         Self {
             engine: Arc::clone(engine),
             project: Arc::clone(project),
-            order: Arc::clone(order),
-            track: Arc::new(Track { stage: Mutex::new(Stage::Recording), landed: Notify::new() }),
+            track: Arc::new(Track {
+                order: Arc::clone(order),
+                terms: Arc::clone(terms),
+                stage: Mutex::new(Stage::Recording),
+                landed: Notify::new(),
+            }),
             _permit: permit,
         }
     }
@@ -70,8 +78,14 @@ impl Flight {
     /// `request_id` is the call's that started it, for the log.
     pub(super) async fn fly(self, request_id: String) {
         let resend = self.project.resend();
-        match self.engine.ledger.begin(Arc::clone(&self.order), resend).await {
+        let (order, terms) = (Arc::clone(&self.track.order), Arc::clone(&self.track.terms));
+        match self.engine.ledger.begin(order, terms, resend).await {
             Ok(Begun::Known(payout)) => self.land(Ok(payout)),
+            Ok(Begun::Denied(rule)) => {
+                // Off the list first: whoever waits here under other terms has to start anew.
+                self.leave();
+                self.land(Err(Refused::Denied(rule)));
+            }
             Ok(Begun::Send(payout)) => {
                 // The line that counts comes with the outcome: or, after a crash, from recovery.
                 tracing::debug!(
@@ -85,7 +99,7 @@ impl Flight {
                 self.track.set(Stage::Aloft(Arc::clone(&payout)));
                 // Durable before the first byte leaves: after a crash, SENDING means "maybe sent",
                 // and a maybe is never sent by recovery.
-                let outcome = self.project.cregis.create_payout(&self.order).await;
+                let outcome = self.project.cregis.create_payout(&self.track.order).await;
                 self.project.breaker.record(&outcome, std::time::Instant::now());
                 let from = payout.state;
                 let settled = self.settle(&payout, &outcome).await;
@@ -96,7 +110,7 @@ impl Flight {
                 // A failed commit may have reached the disk. Callers are told at once; the id is
                 // kept busy until the record, if there is one, says that nothing was sent.
                 self.land(Err(unavailable.into()));
-                while self.engine.ledger.unsend(self.order.key.clone()).await.is_err() {
+                while self.engine.ledger.unsend(self.track.order.key.clone()).await.is_err() {
                     tokio::time::sleep(WRITE_AGAIN).await;
                 }
             }
@@ -113,8 +127,8 @@ impl Flight {
                 return settled;
             }
             tracing::error!(
-                pid = self.order.key.pid,
-                third_party_id = self.order.key.third_party_id,
+                pid = self.track.order.key.pid,
+                third_party_id = self.track.order.key.third_party_id,
                 ?outcome,
                 "the outcome of a send is not written down yet; trying again"
             );
@@ -122,6 +136,15 @@ impl Flight {
             let unwritten = Payout { state: State::InDoubt, reason, ..payout.clone() };
             self.track.set(Stage::Aloft(Arc::new(unwritten)));
             tokio::time::sleep(WRITE_AGAIN).await;
+        }
+    }
+
+    /// Off the engine's list, where another flight may have taken the place by now.
+    fn leave(&self) {
+        let mut flights = self.engine.flights();
+        let key = &self.track.order.key;
+        if flights.get(key).is_some_and(|track| Arc::ptr_eq(track, &self.track)) {
+            flights.remove(key);
         }
     }
 
@@ -146,11 +169,16 @@ impl Drop for Flight {
             self.engine.tasks.spawn_on(crashed, &runtime);
             self.track.landed.notify_waiters();
         }
-        self.engine.flights().remove(&self.order.key);
+        self.leave();
     }
 }
 
 impl Track {
+    /// Whether it was started by this caller, for just this.
+    pub(super) fn is_for(&self, order: &Order, terms: &Arc<Terms>) -> bool {
+        Arc::ptr_eq(&self.terms, terms) && self.order.differences(order).is_empty()
+    }
+
     fn set(&self, stage: Stage) {
         let landed = matches!(stage, Stage::Landed(_));
         *self.stage() = stage;
@@ -186,8 +214,9 @@ impl Track {
 
 /// Waits for a flight to land, until `until` at the latest, and returns the payout as it stands.
 pub(super) async fn wait(
-    track: Arc<Track>,
+    track: &Track,
     order: &Arc<Order>,
+    terms: &Terms,
     until: Instant,
 ) -> Result<Payout, Refused> {
     // A time-out and a flight that broke off end alike: what was last known is the answer.
@@ -198,7 +227,8 @@ pub(super) async fn wait(
         Stage::Aloft(payout) => Ok(Arc::unwrap_or_clone(payout)),
         // The record is being written and cannot be called back: it counts as sent.
         Stage::Recording => {
-            Ok(Payout { revision: 0, ..Payout::first(0, Arc::clone(order), SystemTime::now()) })
+            let unseen = Payout::first(Arc::clone(order), &terms.caller, SystemTime::now());
+            Ok(Payout { revision: 0, ..unseen })
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{Engine, Project, Refused};
 use crate::order::Order;
 use crate::payout::Payout;
+use crate::policy::Terms;
 
 /// How long a call may wait for its turn to send.
 const QUEUE_WAIT: Duration = Duration::from_secs(1);
@@ -78,19 +79,22 @@ impl Engine {
         }
     }
 
-    /// Pauses or resumes the intake of one project or, with None, of all; durably.
+    /// Pauses or resumes the intake of one project or, with None, of all that the caller may use;
+    /// durably.
     ///
     /// # Errors
-    /// Unknown project, or the ledger fails; then the intake may or may not be as asked.
+    /// A project that the caller may not use, or that is unknown, or the ledger fails; then the intake may or may not be as asked.
     pub async fn set_intake(
         self: &Arc<Self>,
+        terms: &Terms,
         pid: Option<i64>,
         paused: bool,
         note: String,
     ) -> Result<(), Refused> {
         let pids: Vec<i64> = match pid {
+            Some(pid) if !terms.cover(pid) => return Err(Refused::Forbidden),
             Some(pid) => self.project(pid).map(|_| vec![pid])?,
-            None => self.projects.keys().copied().collect(),
+            None => self.projects.keys().copied().filter(|pid| terms.cover(*pid)).collect(),
         };
         let engine = Arc::clone(self);
         // Not the caller's: one who goes away must not leave memory and ledger at odds.

@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use super::{Engine, Refused};
 use crate::ledger::{Id, Revisions};
 use crate::payout::Payout;
+use crate::policy::Terms;
 
 /// Proxies close a stream that says nothing for minutes.
 const HEARTBEAT: Duration = Duration::from_secs(30);
@@ -22,6 +23,7 @@ type News = Result<Option<Payout>, Refused>;
 /// caller is ready for more, so a caller that stops reading costs nothing and misses nothing.
 struct Watcher {
     engine: Arc<Engine>,
+    terms: Arc<Terms>,
     pid: i64,
     id: Id,
     revisions: Revisions,
@@ -44,6 +46,7 @@ impl Engine {
     /// Unknown project or payout, too many watchers, or the ledger fails.
     pub async fn watch(
         self: &Arc<Self>,
+        terms: &Arc<Terms>,
         pid: i64,
         id: Id,
         after: i64,
@@ -54,10 +57,10 @@ impl Engine {
         }
         let places = Arc::clone(&self.watchers);
         let place = places.try_acquire_owned().map_err(|_| Refused::Overloaded)?;
-        let row = self.get(pid, id.clone()).await?.row;
+        let row = self.get(terms, pid, id.clone()).await?.row;
         // Watched before it is read again, so that no change falls between.
         let revisions = self.ledger.watch(row);
-        let latest = self.get(pid, id.clone()).await?;
+        let latest = self.get(terms, pid, id.clone()).await?;
         let revision = latest.revision;
         // The last revision of a final payout is told to everybody, known or not.
         let seen = match after {
@@ -72,6 +75,7 @@ impl Engine {
         };
         let watcher = Watcher {
             engine: Arc::clone(self),
+            terms: Arc::clone(terms),
             pid,
             id,
             revisions,
@@ -120,7 +124,7 @@ impl Watcher {
     }
 
     async fn read(&mut self) -> Result<(), Refused> {
-        let latest = self.engine.get(self.pid, self.id.clone()).await?;
+        let latest = self.engine.get(&self.terms, self.pid, self.id.clone()).await?;
         self.latest = latest.revision;
         self.ahead = self.engine.ledger.history(latest, self.seen).await?.into();
         Ok(())
@@ -167,10 +171,11 @@ mod tests {
         let ledger = Ledger::open(&folder.path().join("ledger")).expect("opened");
         let disk = Disk::new(folder.path(), 0);
         let order = Arc::new(Order::check(draft, false).expect("good"));
-        ledger.begin(order, Resend::Never).await.expect("recorded");
+        ledger.begin(order, Terms::open(), Resend::Never).await.expect("recorded");
         let project = Project::new(&project, String::new()).expect("built");
         let engine = Engine::new((ledger, disk), HashMap::from([(1, project)]), HEARTBEAT, 1);
-        let news = engine.watch(1, Id::ThirdParty("id".into()), 0).await.expect("watched");
+        let id = Id::ThirdParty("id".into());
+        let news = engine.watch(&Terms::open(), 1, id, 0).await.expect("watched");
         let mut news = Box::pin(news);
         let first = news.next().await.expect("news").expect("OK");
         assert_eq!(first.map(|payout| payout.revision), Some(1));

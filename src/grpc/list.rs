@@ -9,6 +9,7 @@ use crate::engine::Engine;
 use crate::ledger::Filter;
 use crate::order::Violation;
 use crate::pb;
+use crate::policy::Terms;
 use crate::state::STATES;
 
 /// The page where none is asked for, and the largest.
@@ -18,9 +19,10 @@ const PAGE_MAX: i64 = 1000;
 /// One page.
 pub(super) async fn page(
     engine: &Engine,
+    terms: &Terms,
     request: pb::ListPayoutsRequest,
 ) -> Result<pb::ListPayoutsResponse, Status> {
-    let mut filter = filter(engine, &request).map_err(|bad| status::invalid(&bad))?;
+    let mut filter = filter(engine, terms, &request)?;
     let page = filter.limit;
     // One more than asked for shows whether there is another page.
     filter.limit += 1;
@@ -33,9 +35,13 @@ pub(super) async fn page(
     Ok(pb::ListPayoutsResponse { payouts, next_page_token })
 }
 
-fn filter(engine: &Engine, request: &pb::ListPayoutsRequest) -> Result<Filter, Vec<Violation>> {
+fn filter(
+    engine: &Engine,
+    terms: &Terms,
+    request: &pb::ListPayoutsRequest,
+) -> Result<Filter, Status> {
     let mut violations = Vec::new();
-    let pid = resolve(engine, request.pid, &mut violations);
+    let pid = resolve(engine, terms, request.pid, &mut violations)?;
     let named = request
         .states
         .iter()
@@ -67,7 +73,7 @@ fn filter(engine: &Engine, request: &pb::ListPayoutsRequest) -> Result<Filter, V
         violations.push(Violation::new("page_token", "must be the next_page_token of a page"));
     }
     if !violations.is_empty() {
-        return Err(violations);
+        return Err(status::invalid(&violations));
     }
     // Each once and in one order, however long the request's list is.
     let named = states.unwrap_or_default();
@@ -75,6 +81,7 @@ fn filter(engine: &Engine, request: &pb::ListPayoutsRequest) -> Result<Filter, V
     let begun = |age| SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
     Ok(Filter {
         pid,
+        caller: terms.own_payouts_only.then(|| terms.caller.clone()),
         states,
         attention_only: request.attention_only,
         not_after: min_age.map(begun),

@@ -11,6 +11,7 @@ use crate::engine::evidence::Resolution;
 use crate::order::{Key, Violation, id_fits};
 use crate::pb;
 use crate::pb::operator_service_server::OperatorService;
+use crate::policy::Terms;
 
 /// The longest text that is kept with an operator's act, in characters.
 const TEXT_MAX: usize = 1024;
@@ -26,9 +27,14 @@ impl Operator {
         Self { engine }
     }
 
-    async fn settle(&self, request: pb::ResolvePayoutRequest) -> Result<pb::Payout, Status> {
+    async fn settle(
+        &self,
+        request: pb::ResolvePayoutRequest,
+        terms: &Terms,
+    ) -> Result<pb::Payout, Status> {
         use pb::resolve_payout_request::Resolution as Asked;
         let mut violations = Vec::new();
+        let pid = resolve(&self.engine, terms, request.pid, &mut violations)?;
         let mut refuse = |field, rule: &str| violations.push(Violation::new(field, rule));
         if !id_fits(&request.third_party_id) {
             refuse("third_party_id", "must match [A-Za-z0-9_-]{1,64}");
@@ -49,23 +55,22 @@ impl Operator {
         if evidence.is_empty() || evidence.chars().count() > TEXT_MAX {
             refuse("evidence", "must be 1 to 1024 characters that say what was seen");
         }
-        let pid = resolve(&self.engine, request.pid, &mut violations);
         let (Some(resolution), true) = (resolution, violations.is_empty()) else {
             return Err(status::invalid(&violations));
         };
         let key = Key { pid, third_party_id: request.third_party_id };
-        let resolved = self.engine.resolve_doubt(key, resolution, evidence.to_owned()).await;
+        let resolved = self.engine.resolve_doubt(terms, key, resolution, evidence.to_owned()).await;
         resolved.map(Into::into).map_err(|refused| status::refused(&refused))
     }
 
-    async fn intake(&self, request: pb::SetIntakeRequest) -> Result<bool, Status> {
+    async fn intake(&self, request: pb::SetIntakeRequest, terms: &Terms) -> Result<bool, Status> {
         let pb::SetIntakeRequest { pid, paused, note } = request;
         if note.chars().count() > TEXT_MAX {
             let violation = Violation::new("note", "must be at most 1024 characters");
             return Err(status::invalid(&[violation]));
         }
         let pid = (pid != 0).then_some(pid);
-        let set = self.engine.set_intake(pid, paused, note).await;
+        let set = self.engine.set_intake(terms, pid, paused, note).await;
         set.map(|()| paused).map_err(|refused| status::refused(&refused))
     }
 }
@@ -76,8 +81,8 @@ impl OperatorService for Operator {
         &self,
         request: Request<pb::ResolvePayoutRequest>,
     ) -> Result<Response<pb::ResolvePayoutResponse>, Status> {
-        let call = Call::of(request.extensions());
-        let resolved = self.settle(request.into_inner()).await;
+        let call = Call::of(request.extensions())?;
+        let resolved = self.settle(request.into_inner(), call.terms()).await;
         call.respond(resolved.map(|payout| pb::ResolvePayoutResponse { payout: Some(payout) }))
     }
 
@@ -85,8 +90,8 @@ impl OperatorService for Operator {
         &self,
         request: Request<pb::SetIntakeRequest>,
     ) -> Result<Response<pb::SetIntakeResponse>, Status> {
-        let call = Call::of(request.extensions());
-        let set = self.intake(request.into_inner()).await;
+        let call = Call::of(request.extensions())?;
+        let set = self.intake(request.into_inner(), call.terms()).await;
         call.respond(set.map(|paused| pb::SetIntakeResponse { paused }))
     }
 }

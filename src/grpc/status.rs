@@ -56,6 +56,9 @@ pub(super) fn refused(refused: &Refused) -> Status {
         R::Invalid(violations) => return invalid(violations),
         R::UnknownProject => (C::NotFound, "UNKNOWN_PROJECT", T::Fix, None),
         R::UnknownPayout => (C::NotFound, "PAYOUT_NOT_FOUND", T::Fix, None),
+        R::Unauthenticated => (C::Unauthenticated, "UNAUTHENTICATED", T::Fix, None),
+        R::Forbidden => (C::PermissionDenied, "PERMISSION_DENIED", T::Fix, None),
+        R::Denied(_) => (C::PermissionDenied, "POLICY_DENIED", T::Fix, None),
         R::Reused(_) => (C::AlreadyExists, "THIRD_PARTY_ID_REUSED", T::Never, None),
         R::Rejected(refusal) => {
             let parameter = meaning(&refusal.code) == Meaning::Parameter;
@@ -70,6 +73,7 @@ pub(super) fn refused(refused: &Refused) -> Status {
         R::LedgerUnavailable => (C::Unavailable, "LEDGER_UNAVAILABLE", T::SameId, Some(LATER)),
         R::UpstreamUnavailable => (C::Unavailable, "UPSTREAM_UNAVAILABLE", T::SameId, Some(LATER)),
         R::Overloaded => (C::ResourceExhausted, "OVERLOADED", T::SameId, Some(SOON)),
+        R::OverQuota(wait) => (C::ResourceExhausted, "OVERLOADED", T::SameId, Some(*wait)),
         R::ResolutionRefused(_) => (C::FailedPrecondition, "RESOLUTION_REFUSED", T::Fix, None),
     };
     let mut details = match refused {
@@ -82,9 +86,12 @@ pub(super) fn refused(refused: &Refused) -> Status {
             }
             details
         }
+        R::Denied(rule) => info(reason, retry, [("rule", rule.as_str().to_owned())]),
         R::Invalid(_)
         | R::UnknownProject
         | R::UnknownPayout
+        | R::Unauthenticated
+        | R::Forbidden
         | R::NotSent
         | R::GatewayRefused
         | R::Paused
@@ -92,6 +99,7 @@ pub(super) fn refused(refused: &Refused) -> Status {
         | R::LedgerUnavailable
         | R::UpstreamUnavailable
         | R::Overloaded
+        | R::OverQuota(_)
         | R::ResolutionRefused(_) => info(reason, retry, []),
     };
     if wait.is_some() {

@@ -1,4 +1,4 @@
--- Version 2 of the embedded ledger. Times are microseconds since 1970, amounts canonical decimal text.
+-- Version 3 of the embedded ledger. Times are microseconds since 1970, amounts canonical decimal text.
 
 -- One row per (pid, third_party_id), for ever: an id is never freed.
 CREATE TABLE payout (
@@ -31,6 +31,8 @@ CREATE TABLE payout (
     state_time     INTEGER NOT NULL,
     due            INTEGER,
     polls          INTEGER NOT NULL,
+    -- Whose call sent it last; empty where nobody was told from others.
+    caller         TEXT    NOT NULL DEFAULT '',
     UNIQUE (pid, third_party_id)
 ) STRICT;
 
@@ -42,6 +44,9 @@ CREATE INDEX payout_by_due ON payout (due) WHERE due IS NOT NULL;
 
 -- What a person should look at.
 CREATE INDEX payout_with_attention ON payout (id) WHERE attention <> '';
+
+-- What a caller may list that sees only its own.
+CREATE INDEX payout_by_caller ON payout (caller) WHERE caller <> '';
 
 -- Every revision of every payout. `cause` says what moved it, `evidence` what an operator saw.
 -- Without a row id it is one tree instead of two.
@@ -97,6 +102,16 @@ CREATE TABLE intake (
     note   TEXT    NOT NULL,
     time   INTEGER NOT NULL
 ) STRICT;
+
+-- What each caller has spent of a currency on each UTC day, counted from 1970: the amounts of its payouts
+-- that may move money, on the day of their last send. Canonical decimal text.
+CREATE TABLE spend (
+    caller   TEXT    NOT NULL,
+    currency TEXT    NOT NULL,
+    day      INTEGER NOT NULL,
+    total    TEXT    NOT NULL,
+    PRIMARY KEY (caller, currency, day)
+) STRICT, WITHOUT ROWID;
 
 -- Proves, after a failure, that the file can be written again.
 CREATE TABLE probe (one INTEGER PRIMARY KEY CHECK (one = 1), written INTEGER NOT NULL) STRICT;

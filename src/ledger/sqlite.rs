@@ -4,6 +4,7 @@
 pub(super) mod change;
 pub(super) mod notice;
 pub(super) mod read;
+pub(super) mod spend;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
@@ -14,9 +15,10 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::OpenError;
 
-/// The schema this build writes. A file with another one is left alone: newer ones are not known
-/// here, and 1 was never released.
-const SCHEMA: i64 = 2;
+/// The schema this build writes. A file with a newer one is left alone, as it is not known here.
+const SCHEMA: i64 = 3;
+/// The oldest schema that is brought up to date; 1 was never released.
+const OLDEST: i64 = 2;
 /// Marks the file as a ledger of ours: "payo" in ASCII.
 const APPLICATION: i64 = 0x7061_796f;
 /// How long a foreign writer, such as a person with a shell, may hold the file.
@@ -59,7 +61,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     if version > SCHEMA {
         return Err(OpenError::Newer { found: version, known: SCHEMA });
     }
-    if tables > 0 && (application != APPLICATION || version != SCHEMA) {
+    if tables > 0 && (application != APPLICATION || version < OLDEST) {
         return Err(OpenError::Foreign);
     }
 
@@ -76,9 +78,12 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     db.pragma_update(None, "foreign_keys", false)?;
     db.set_prepared_statement_cache_capacity(32);
 
-    if tables == 0 {
+    if tables == 0 || version < SCHEMA {
         let tx = db.transaction()?;
-        tx.execute_batch(include_str!("schema.sql"))?;
+        tx.execute_batch(match tables {
+            0 => include_str!("schema.sql"),
+            _ => include_str!("schema_2_to_3.sql"),
+        })?;
         tx.pragma_update(None, "application_id", APPLICATION)?;
         tx.pragma_update(None, "user_version", SCHEMA)?;
         tx.commit()?;
@@ -107,4 +112,9 @@ pub(super) fn micros(time: SystemTime) -> i64 {
 
 fn time(micros: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_micros(micros.unsigned_abs())
+}
+
+/// Text that our own checks would not have let in: a damaged file.
+fn damaged(column: &str) -> Error {
+    Error::InvalidColumnName(format!("{column}: not a legal value"))
 }

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use crate::order::Order;
 use crate::payout::Payout;
+use crate::policy::Rule;
 use crate::state::State;
 
 /// Why a ledger cannot be opened.
@@ -64,6 +65,8 @@ pub enum Begun {
     Send(Payout),
     /// The id is known, and nothing is to be sent. Its order may differ from the one given.
     Known(Payout),
+    /// A rule of the caller's speaks against it. Nothing is recorded.
+    Denied(Rule),
 }
 
 /// What has moved a payout; kept with the revision.
@@ -96,6 +99,8 @@ pub enum Cause {
 pub struct Filter {
     /// The project.
     pub pid: i64,
+    /// Only this caller's.
+    pub caller: Option<String>,
     /// Any of these; empty means all.
     pub states: Vec<State>,
     /// Only what a person should look at.
@@ -187,7 +192,7 @@ impl Cause {
 }
 
 impl Resend {
-    pub(super) fn allows(self, payout: &Payout) -> bool {
+    fn allows(self, payout: &Payout) -> bool {
         match (payout.state, self) {
             (State::NotSent, _) => true,
             (State::InDoubt, Self::DoubtsOlderThan(limit)) => payout.send_time <= limit,
@@ -205,7 +210,7 @@ impl Resend {
         }
     }
 
-    /// Tells whether `order`, asked for again, would send `known` once more.
+    /// Tells whether `order`, asked for again by whoever may, would send `known` once more.
     pub fn would_send(self, known: &Payout, order: &Order) -> bool {
         self.allows(known) && known.order.differences(order).is_empty()
     }

@@ -1,5 +1,6 @@
 //! The command line of `payoutd payouts` and `payoutd reconcile`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
@@ -37,6 +38,9 @@ pub(super) struct Target {
     /// The service.
     #[arg(long, global = true, default_value = "http://127.0.0.1:50051", value_parser = address)]
     pub(super) addr: Url,
+    /// File whose first line is the caller's token, where the service asks for one.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
     /// The Cregis project; 0 is the only one, and all of them for pause and resume.
     #[arg(long, global = true, default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
     pub(super) pid: i64,

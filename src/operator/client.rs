@@ -1,7 +1,9 @@
 //! The calls: each is made once, and every answer is shown. Nothing here repeats a call.
 
+use std::path::Path;
 use std::time::Duration;
 
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
@@ -29,6 +31,9 @@ pub enum Error {
     /// Nobody there.
     #[error("cannot connect")]
     Connect(#[source] tonic::transport::Error),
+    /// The token's file is of no use.
+    #[error("no token in the file")]
+    Token(#[source] std::io::Error),
     /// The service refused, or something on the way did.
     #[error("{0}")]
     Refused(Box<Refusal>),
@@ -50,16 +55,30 @@ impl From<Status> for Error {
 pub(super) struct Client {
     payouts: PayoutServiceClient<Channel>,
     operator: OperatorServiceClient<Channel>,
+    /// What proves who asks.
+    authorization: Option<MetadataValue<Ascii>>,
     pid: i64,
 }
 
 impl Client {
     pub(super) async fn connect(target: &Target) -> Result<Self, Error> {
+        let authorization = target.token_file.as_deref().map(authorization).transpose();
+        let authorization = authorization.map_err(Error::Token)?;
         let endpoint = Endpoint::from_shared(target.addr.to_string()).map_err(Error::Address)?;
         let channel = endpoint.connect_timeout(CONNECT).connect().await.map_err(Error::Connect)?;
         let payouts = PayoutServiceClient::new(channel.clone());
         let payouts = payouts.max_decoding_message_size(ANSWER_MAX);
-        Ok(Self { payouts, operator: OperatorServiceClient::new(channel), pid: target.pid })
+        let operator = OperatorServiceClient::new(channel);
+        Ok(Self { payouts, operator, authorization, pid: target.pid })
+    }
+
+    fn ask<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(PATIENCE);
+        if let Some(authorization) = &self.authorization {
+            request.metadata_mut().insert("authorization", authorization.clone());
+        }
+        request
     }
 
     pub(super) async fn get(
@@ -67,7 +86,7 @@ impl Client {
         id: pb::get_payout_request::Id,
     ) -> Result<pb::Payout, Error> {
         let request = pb::GetPayoutRequest { pid: self.pid, id: Some(id) };
-        let answer = self.payouts.get_payout(patient(request)).await?.into_inner();
+        let answer = self.payouts.get_payout(self.ask(request)).await?.into_inner();
         answer.payout.ok_or(Error::Answer("no payout in it"))
     }
 
@@ -80,21 +99,25 @@ impl Client {
             resolution: Some(resolution),
             evidence: args.evidence,
         };
-        let answer = self.operator.resolve_payout(patient(request)).await?.into_inner();
+        let answer = self.operator.resolve_payout(self.ask(request)).await?.into_inner();
         answer.payout.ok_or(Error::Answer("no payout in it"))
     }
 
     /// Pauses or resumes the intake, and tells whether it is paused now.
     pub(super) async fn set_intake(&mut self, paused: bool, note: String) -> Result<bool, Error> {
         let request = pb::SetIntakeRequest { pid: self.pid, paused, note };
-        Ok(self.operator.set_intake(patient(request)).await?.into_inner().paused)
+        Ok(self.operator.set_intake(self.ask(request)).await?.into_inner().paused)
     }
 }
 
-fn patient<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(PATIENCE);
-    request
+/// The header's value for the token in `file`.
+fn authorization(file: &Path) -> Result<MetadataValue<Ascii>, std::io::Error> {
+    let text = std::fs::read_to_string(file)?;
+    let token = text.lines().next().unwrap_or_default().trim();
+    let value = format!("Bearer {token}").parse::<MetadataValue<Ascii>>();
+    let mut value = value.map_err(|_| std::io::Error::from(std::io::ErrorKind::InvalidData))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// Which payouts to list.
@@ -143,7 +166,7 @@ impl Listing {
         }
         self.request.pid = client.pid;
         self.request.page_size = i32::try_from(size).unwrap_or(i32::MAX);
-        let asked = patient(self.request.clone());
+        let asked = client.ask(self.request.clone());
         let mut page = client.payouts.list_payouts(asked).await?.into_inner();
         let count = page.payouts.len() as u64;
         if count > size {

@@ -163,10 +163,12 @@ fn as_json(mut out: impl Write, found: &[Found], now: SystemTime) -> io::Result<
     };
     let sections = found.iter().map(|found| {
         let totals = Totals::of(&found.payouts);
+        let sums =
+            totals.by_currency.into_iter().map(|(currency, sum)| (currency, sum.to_string()));
         SectionRecord {
             name: found.name,
             count: totals.count,
-            totals: totals.by_currency,
+            totals: sums.collect(),
             unsummed: totals.unreadable,
             payouts: found.payouts.iter().map(finding).collect(),
         }

@@ -11,6 +11,7 @@ use payoutd::order::{Draft, Order};
 use payoutd::outcome::Outcome;
 use payoutd::payout::Progress;
 use payoutd::pb::PayoutState;
+use payoutd::policy::Terms;
 use payoutd::state::State;
 
 use crate::support::{Binary, Upstream, Whole, ledger, order, payoutd, within};
@@ -57,10 +58,10 @@ async fn a_newer_or_a_foreign_file_is_refused_and_left_alone() {
     let newer = folder.path().join("newer.db");
     drop(Ledger::open(&newer).expect("new"));
     let db = rusqlite::Connection::open(&newer).expect("opened");
-    db.pragma_update(None, "user_version", 3).expect("written");
+    db.pragma_update(None, "user_version", 4).expect("written");
     drop(db);
     let before = std::fs::read(&newer).expect("read");
-    assert!(matches!(refusal(&newer), OpenError::Newer { found: 3, known: 2 }));
+    assert!(matches!(refusal(&newer), OpenError::Newer { found: 4, known: 3 }));
     assert_eq!(std::fs::read(&newer).expect("read"), before, "a byte was changed");
 
     let foreign = folder.path().join("foreign.db");
@@ -154,7 +155,7 @@ async fn an_answer_that_was_overtaken_pages_nobody_and_a_real_contradiction_does
         ..Draft::default()
     };
     let order = Arc::new(Order::check(draft, false).expect("good"));
-    let Ok(Begun::Send(sent)) = ledger.begin(order, Resend::Never).await else {
+    let Ok(Begun::Send(sent)) = ledger.begin(order, Terms::open(), Resend::Never).await else {
         panic!("not recorded")
     };
     let soon = Duration::from_secs(30);

@@ -25,7 +25,7 @@ fn fill(whole: &Whole, rows: i64) {
              'TXsmKpEuW7qWnXzJLGP9eDLvWPR2GRn1FS', '1.1', '', '', '', 1, 1, 1, state, '', '', NULL,
              NULL, '', 0, NULL, iif(i % 4 = 0, 'FIELD_MISMATCH', ''), NULL, NULL, 1,
              (unixepoch() - 60 - 3600 * (i % 5)) * 1000000,
-             iif(state IN ('SENDING', 'IN_DOUBT', 'ACCEPTED'), 9000000000000000, NULL), 0 FROM s;
+             iif(state IN ('SENDING', 'IN_DOUBT', 'ACCEPTED'), 9000000000000000, NULL), 0, '' FROM s;
          COMMIT;"
     );
     whole.shell().execute_batch(&fill).expect("filled");

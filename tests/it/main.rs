@@ -2,6 +2,7 @@
 
 #![allow(clippy::too_many_lines, reason = "tables of cases are long")]
 
+mod access;
 mod callback;
 mod callers;
 mod crash;
@@ -18,10 +19,13 @@ mod once;
 mod operator;
 mod outcomes;
 mod overload;
+mod policy;
 mod resolve;
 mod sandbox;
+mod scope;
 mod serving;
 mod settings;
+mod spend;
 mod stop;
 mod support;
 mod validate;

@@ -1,6 +1,7 @@
 //! What every test stands on: the production `App` over a real ledger file and real sockets, with
 //! the sandbox, or a few raw bytes, as its Cregis.
 
+mod known;
 mod life;
 mod raw;
 
@@ -24,6 +25,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+pub(crate) use known::{bearing, by, caller, limit, token};
 pub(crate) use life::{Seen, Watch, bad_fields, beside, ended, run, seen, told, watch, watch_from};
 pub(crate) use raw::{next_payout, raw_upstream};
 
@@ -136,6 +138,7 @@ pub(crate) fn config(upstream: SocketAddr, ledger: PathBuf) -> Config {
         ledger,
         ledger_min_free: 0,
         projects: vec![project(upstream)],
+        callers: vec![],
         log: Log { level: tracing::Level::TRACE, json: Some(true) },
     }
 }
@@ -293,11 +296,26 @@ impl Binary {
         folder: &TempDir,
         settings: &[(&str, &str)],
     ) -> Self {
+        Self::launch(upstream, folder, settings, &[]).await
+    }
+
+    /// With a settings file, for what the environment cannot say.
+    pub(crate) async fn start_from(upstream: SocketAddr, folder: &TempDir, file: &str) -> Self {
+        Self::launch(upstream, folder, &[], &["--config", file]).await
+    }
+
+    async fn launch(
+        upstream: SocketAddr,
+        folder: &TempDir,
+        settings: &[(&str, &str)],
+        arguments: &[&str],
+    ) -> Self {
         let log = folder.path().join("log");
         let file = std::fs::File::options().append(true).create(true).open(&log).expect("a log");
         let before = file.metadata().expect("a log").len();
         let process = payoutd()
             .arg("serve")
+            .args(arguments)
             .envs([
                 ("PAYOUTD_GRPC__LISTEN", "127.0.0.1:0".to_owned()),
                 ("PAYOUTD_ADMIN__LISTEN", "127.0.0.1:0".to_owned()),

@@ -6,27 +6,72 @@ use std::time::{Duration, SystemTime};
 use rusqlite::{Connection, params};
 
 use super::read::{find, sending};
+use super::spend::{account, judge};
 use super::{Error, micros};
 use crate::attention::Attention;
-use crate::ledger::{Begun, Cause, Id};
+use crate::ledger::{Begun, Cause, Id, Resend};
 use crate::order::{Key, Order};
 use crate::outcome::Outcome;
 use crate::payout::{Payout, Progress};
+use crate::policy::{Rule, Terms};
 use crate::state::State;
 
-/// Records `order` as SENDING, or claims its row for one more send where `resend` allows it.
+/// Records `order` as SENDING, or claims its row for one more send where `resend` allows it; both only
+/// within the caller's `terms`. Tells, too, which rule has only been reported on.
 pub(in crate::ledger) fn begin(
     db: &Connection,
     order: &Arc<Order>,
-    resend: impl FnOnce(&Payout) -> bool,
+    terms: &Terms,
+    resend: Resend,
     now: SystemTime,
-) -> Result<Begun, Error> {
-    let first = Payout::first(0, Arc::clone(order), now);
+) -> Result<(Begun, Option<Rule>), Error> {
+    let denied = |rule: Option<Rule>| rule.filter(|_| !terms.report_only).map(Begun::Denied);
+    // Looked up first only where a rule could speak against a new row: none is ever taken back.
+    let mut known = None;
+    if terms.are_limited() {
+        known = find(db, order.key.pid, &Id::ThirdParty(order.key.third_party_id.clone()))?;
+    }
+    if known.is_none() {
+        let rule = judge(db, order, terms, None, now)?;
+        if let Some(denied) = denied(rule) {
+            return Ok((denied, None));
+        }
+        if let Some(payout) = insert(db, order, &terms.caller, now)? {
+            return Ok((Begun::Send(payout), rule));
+        }
+    }
+    let known = match known {
+        Some(known) => known,
+        None => self::known(db, &order.key)?,
+    };
+    let allowed = terms.show(&known) && resend.would_send(&known, order);
+    let (true, Ok(next)) = (allowed, known.resent(&terms.caller, now)) else {
+        return Ok((Begun::Known(known), None));
+    };
+    let rule = judge(db, order, terms, Some(&known), now)?;
+    match denied(rule) {
+        // Somebody may have been paid: that is the answer, whatever the rules say by now.
+        Some(_) if known.state == State::InDoubt => return Ok((Begun::Known(known), None)),
+        Some(denied) => return Ok((denied, None)),
+        None => {}
+    }
+    store(db, &known, &next, &Cause::Resend)?;
+    Ok((Begun::Send(next), rule))
+}
+
+/// The new payout; None where the id is known.
+fn insert(
+    db: &Connection,
+    order: &Arc<Order>,
+    caller: &str,
+    now: SystemTime,
+) -> Result<Option<Payout>, Error> {
+    let first = Payout::first(Arc::clone(order), caller, now);
     let mut insert = db.prepare_cached(
         "INSERT INTO payout (pid, third_party_id, currency, address, amount, remark, memo,
              callback_url, create_time, revision, update_time, state, reason, refusal_msg, txid,
-             block_height, attention, send_time, state_time, due, polls)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 1, ?9, ?10, '', '', '', 0, '', ?9, ?9, ?9, 0)
+             block_height, attention, send_time, state_time, due, polls, caller)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 1, ?9, ?10, '', '', '', 0, '', ?9, ?9, ?9, 0, ?11)
          ON CONFLICT (pid, third_party_id) DO NOTHING",
     )?;
     let inserted = insert.execute(params![
@@ -40,22 +85,15 @@ pub(in crate::ledger) fn begin(
         order.callback_url,
         micros(now),
         first.state.as_str(),
+        first.caller,
     ])?;
-    if inserted == 1 {
-        let payout = Payout { row: db.last_insert_rowid(), ..first };
-        append_event(db, &payout, &Cause::Recorded)?;
-        return Ok(Begun::Send(payout));
+    if inserted == 0 {
+        return Ok(None);
     }
-
-    let known = known(db, &order.key)?;
-    let same = known.order.differences(order).is_empty();
-    match known.resent(now) {
-        Ok(next) if same && resend(&known) => {
-            store(db, &known, &next, &Cause::Resend)?;
-            Ok(Begun::Send(next))
-        }
-        Ok(_) | Err(_) => Ok(Begun::Known(known)),
-    }
+    let payout = Payout { row: db.last_insert_rowid(), ..first };
+    append_event(db, &payout, &Cause::Recorded)?;
+    account(db, None, &payout)?;
+    Ok(Some(payout))
 }
 
 /// Writes what the send of `payout` came to.
@@ -234,6 +272,12 @@ fn store(db: &Connection, before: &Payout, next: &Payout, cause: &Cause) -> Resu
     ])?;
     if updated == 1 {
         append_event(db, next, cause)?;
+        account(db, Some(before), next)?;
+        if next.caller != before.caller {
+            // On its own: the index of callers is not touched by any other change.
+            let mut change = db.prepare_cached("UPDATE payout SET caller = ?2 WHERE id = ?1")?;
+            change.execute(params![next.row, next.caller])?;
+        }
     }
     Ok(updated == 1)
 }
