@@ -30,7 +30,8 @@ WORKDIR /var/lib/payoutd
 VOLUME /var/lib/payoutd
 ENV PAYOUTD_LEDGER__URL=sqlite:/var/lib/payoutd/payoutd.db
 
-# Listeners stay on loopback, for a sidecar; to be reached without one, set PAYOUTD_GRPC__LISTEN.
+# Listeners stay on loopback, for a sidecar; to be reached without one, set PAYOUTD_GRPC__LISTEN and
+# PAYOUTD_GRPC__TLS__*, and a probe that speaks TLS (docs/settings.md).
 EXPOSE 50051 8080 9090
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["payoutd", "health"]

@@ -9,7 +9,6 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
 
 use crate::admin;
 use crate::callback;
@@ -20,6 +19,8 @@ use crate::engine::{Engine, Project};
 use crate::grpc;
 use crate::health::Health;
 use crate::ledger::{Ledger, OpenError, Unavailable};
+use crate::listener::Listener;
+use crate::tls::{Broken, Certificates};
 
 /// How long sends may go on after the signal to stop.
 const DRAIN: Duration = Duration::from_secs(33);
@@ -31,7 +32,8 @@ const GOODBYE: Duration = Duration::from_millis(1500);
 pub struct App {
     engine: Arc<Engine>,
     health: Health,
-    grpc: (TcpListener, grpc::Guarded),
+    grpc: (Listener, grpc::Serving),
+    certificates: Option<Arc<Certificates>>,
     callback: TcpListener,
     admin: TcpListener,
     addresses: Addresses,
@@ -83,6 +85,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The files of `[grpc.tls]` have changed since the settings were read.
+    #[error("cannot use {}", .0.iter().map(Broken::to_string).collect::<Vec<_>>().join("; "))]
+    Certificates(Vec<Broken>),
     /// The binary's own descriptors are broken.
     #[error("cannot serve reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -113,7 +118,7 @@ impl App {
         }
         let ledger = (ledger, Disk::new(&config.ledger, config.ledger_min_free));
         let engine = Engine::new(ledger, projects, config.void_min_age, config.grpc.max_watches);
-        let callers = Callers::new(&config.callers, false);
+        let callers = Callers::new(&config.callers, config.grpc.authenticates());
         let router = grpc::server(&config.grpc, callers, Arc::clone(&engine), &health)?;
         let listener = listen(config.grpc.listen).await?;
         let callback = listen(config.callback.listen).await?;
@@ -124,9 +129,11 @@ impl App {
             admin: local(&admin, config.admin)?,
         };
         engine.recover().await?;
-        let grpc = (listener, router);
+        let certificates = config.grpc.tls.as_ref().map(Certificates::load).transpose();
+        let certificates = certificates.map_err(Error::Certificates)?.map(Arc::new);
+        let grpc = (Listener::new(listener, &config.grpc, certificates.clone()), router);
         let drain_delay = config.grpc.drain_delay;
-        Ok(Self { engine, health, grpc, callback, admin, addresses, drain_delay })
+        Ok(Self { engine, health, grpc, certificates, callback, admin, addresses, drain_delay })
     }
 
     /// Where it listens.
@@ -140,18 +147,22 @@ impl App {
     /// Where a part of the service ends before it was asked to.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let Self { engine, mut health, callback, admin, addresses, drain_delay, .. } = self;
-        let (listener, router) = self.grpc;
+        let (grpc, certificates) = (self.grpc, self.certificates);
         let closing = CancellationToken::new();
         let mut parts = JoinSet::new();
 
-        let closed = closing.clone().cancelled_owned();
-        let keepalive = Some(Duration::from_secs(60));
-        let incoming =
-            TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(keepalive);
+        let ((listener, router), closed) = (grpc, closing.clone().cancelled_owned());
         parts.spawn(async move {
-            let served = router.serve_with_incoming_shutdown(incoming, closed).await;
+            let served = router.serve_with_incoming_shutdown(listener.incoming(), closed).await;
             ended("the gRPC server", served)
         });
+        if let Some(certificates) = certificates {
+            let closed = closing.clone();
+            parts.spawn(async move {
+                closed.run_until_cancelled(certificates.follow()).await;
+                "the certificates' reloading"
+            });
+        }
         let (judge, closed) = (Arc::clone(&engine), closing.clone());
         parts.spawn(async move {
             callback::serve(callback, judge, closed).await;

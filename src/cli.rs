@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 use crate::caller::{self, TokenHash};
 use crate::config::{Config, Log, Mistakes};
+use crate::endpoint::Endpoint;
 use crate::sandbox::{self, Sandbox};
 use crate::{dev, doctor, operator, probe, telemetry};
 
@@ -103,9 +104,8 @@ struct SandboxArgs {
 
 #[derive(Debug, Args)]
 struct HealthArgs {
-    /// The service.
-    #[arg(long, default_value = "http://127.0.0.1:50051")]
-    addr: String,
+    #[command(flatten)]
+    endpoint: Endpoint,
     /// "" for the whole service, payout.v1.PayoutService, or cregis.
     #[arg(long, default_value = "")]
     service: String,
@@ -141,7 +141,7 @@ pub async fn run() -> ExitCode {
         Command::Sandbox(args) => run_sandbox(args).await,
         Command::Check(settings) => check(settings).await,
         Command::Health(args) => health(args).await,
-        Command::Payouts(args) => operator::payouts(args).await.map_err(Into::into),
+        Command::Payouts(args) => payouts(args).await,
         Command::Token => token(),
         Command::Reconcile(args) => reconcile(args).await,
     };
@@ -219,7 +219,8 @@ async fn check(settings: Settings) -> Result<(), Failure> {
 }
 
 async fn health(args: HealthArgs) -> Result<(), Failure> {
-    probe::check(args.addr, args.service).await?;
+    args.endpoint.check().map_err(Failure::Settings)?;
+    probe::check(&args.endpoint, args.service).await?;
     println!("SERVING");
     Ok(())
 }
@@ -231,7 +232,13 @@ fn token() -> Result<(), Failure> {
     Ok(())
 }
 
+async fn payouts(args: operator::args::Payouts) -> Result<(), Failure> {
+    args.endpoint().check().map_err(Failure::Settings)?;
+    Ok(operator::payouts(args).await?)
+}
+
 async fn reconcile(args: operator::args::Reconcile) -> Result<(), Failure> {
+    args.endpoint().check().map_err(Failure::Settings)?;
     let fail_on_findings = args.fail_on_findings;
     let findings = operator::reconcile(args).await?;
     if fail_on_findings && findings { Err(Failure::Silent) } else { Ok(()) }

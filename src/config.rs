@@ -5,10 +5,12 @@
 //! value: what stands in the wrong place may be a secret.
 
 mod caller;
+mod environment;
 mod grpc;
 mod limit;
 mod project;
 mod reader;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,10 +20,12 @@ use toml::{Table, Value};
 use url::Url;
 
 pub use caller::Caller;
-pub use grpc::Grpc;
+pub use grpc::{Grpc, Trust};
 pub use project::Project;
 pub use reader::Mistakes;
+pub(crate) use reader::private_file;
 use reader::{Section, integer, size, text};
+pub use tls::Tls;
 
 /// All settings, checked.
 #[derive(Clone, Debug)]
@@ -64,8 +68,6 @@ pub struct Log {
     pub json: Option<bool>,
 }
 
-const PREFIX: &str = "PAYOUTD_";
-
 impl Config {
     /// Reads the settings from `file` and from the variables of `environment`.
     ///
@@ -77,11 +79,7 @@ impl Config {
     ) -> Result<Self, Mistakes> {
         let mut mistakes = Mistakes::default();
         let mut root = file.map_or_else(Table::new, |file| read_file(file, &mut mistakes));
-        for (name, value) in environment {
-            if let Some(path) = name.strip_prefix(PREFIX) {
-                overlay(&mut root, path, value, &mut mistakes);
-            }
-        }
+        environment::overlay(&mut root, environment, &mut mistakes);
 
         let mut section = |name: &str, mistakes: &mut Mistakes| match root.remove(name) {
             None => Table::new(),
@@ -104,6 +102,7 @@ impl Config {
         for name in root.keys() {
             mistakes.add(name, "unknown setting");
         }
+        grpc.refuse_exposure(!callers.is_empty(), &mut mistakes);
 
         if !mistakes.0.is_empty() {
             return Err(mistakes);
@@ -137,35 +136,6 @@ fn read_file(file: &Path, mistakes: &mut Mistakes) -> Table {
         mistakes.add(file.display(), format_args!("line {line}: not TOML"));
         Table::new()
     })
-}
-
-/// Puts the variable `PAYOUTD_<path>` over what the file said.
-fn overlay(root: &mut Table, path: &str, value: String, mistakes: &mut Mistakes) {
-    let variable = format!("{PREFIX}{path}");
-    let path = path.to_ascii_lowercase();
-    let Some((section, name)) = path.split_once("__") else {
-        return mistakes.add(variable, "unknown setting");
-    };
-    let table = if section == "caller" {
-        return mistakes.add(variable, "callers stand in the file");
-    } else if section == "project" {
-        let projects = root.entry(section).or_insert_with(|| Value::Array(vec![]));
-        let Value::Array(projects) = projects else {
-            return mistakes.add(variable, "needs [[project]] in the file, or none");
-        };
-        if projects.is_empty() {
-            projects.push(Value::Table(Table::new()));
-        }
-        match projects.as_mut_slice() {
-            [one] => one.as_table_mut(),
-            _ => return mistakes.add(variable, "is ambiguous: the file has several projects"),
-        }
-    } else {
-        root.entry(section).or_insert_with(|| Value::Table(Table::new())).as_table_mut()
-    };
-    if let Some(table) = table {
-        table.insert(name.to_owned(), Value::String(value));
-    }
 }
 
 // === sections ===
@@ -321,6 +291,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let key = folder.path().join("key");
         std::fs::write(&key, "canary\n").expect("written");
+        let group = std::os::unix::fs::PermissionsExt::from_mode(0o640);
+        std::fs::set_permissions(&key, group).expect("its mode");
         let key = ("PAYOUTD_PROJECT__API_KEY_FILE", key.to_str().expect("utf-8"));
         let config = load("", &[GOOD[0], GOOD[1], key]).expect("good");
         assert_eq!(config.projects[0].api_key.expose_secret(), "canary");
@@ -334,6 +306,9 @@ mod tests {
         ("PAYOUTD_GRPC__MAX_READS", "some", "grpc.max_reads: must be an integer"),
         ("PAYOUTD_GRPC__MAX_WATCHES", "1000001", "grpc.max_watches: must be an integer"),
         ("PAYOUTD_GRPC__LISTNE", "x", "grpc.listne: unknown setting"),
+        ("PAYOUTD_GRPC__MAX_CONNECTIONS", "0", "grpc.max_connections: must be an integer"),
+        ("PAYOUTD_GRPC__TRUST", "canary", "grpc.trust: must be none or mesh"),
+        ("PAYOUTD_GRPC__TRUSTED_PROXIES", "10.0.0.0/33", "grpc.trusted_proxies: must be a list"),
         ("PAYOUTD_CALLBACK__LISTEN", "8080", "callback.listen: must be an address"),
         ("PAYOUTD_CALLBACK__PUBLIC_URL", "ftp://x", "callback.public_url: must be empty, or"),
         ("PAYOUTD_ADMIN__LISTEN", "", "admin.listen: must be an address"),

@@ -100,7 +100,7 @@ fn config(
 ) -> Result<Config, url::ParseError> {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     Ok(Config {
-        grpc: Grpc { listen: settings.listen, ..Grpc::default() },
+        grpc: Grpc::at(settings.listen),
         callback: Callback { listen: any, public_url: String::new() },
         void_min_age: Duration::from_secs(60),
         admin: any,

@@ -6,7 +6,9 @@
 mod call;
 mod convert;
 mod deadline;
+mod forwarded;
 mod gate;
+pub mod identify;
 mod list;
 mod method;
 mod operator;
@@ -37,12 +39,15 @@ use crate::pb::payout_service_server::{PayoutService, PayoutServiceServer};
 use crate::policy::Terms;
 use call::Call;
 use gate::Gate;
+use identify::Identify;
 
 /// Requests are small; a larger one is refused before it is read.
 const MESSAGE_MAX: usize = 64 * 1024;
 /// Pages that are read at once: each may hold a thousand payouts.
 const LISTS_MAX: usize = 16;
-/// Streams that one connection may have open.
+/// Streams that one connection may have open. More than the usual 100: a mesh's proxy brings all its
+/// callers over a connection or two, and each watcher holds a stream for as long as its payout runs.
+/// Memory is bounded by `max_calls` and `max_watches`, not by this.
 const STREAMS_MAX: u32 = 1024;
 /// Header bytes of one request.
 const HEADERS_MAX: u32 = 16 * 1024;
@@ -62,10 +67,10 @@ pub struct Payouts {
     lists: Semaphore,
 }
 
-/// A server behind its layers, the outermost last.
-pub type Guarded = Router<Stack<Gate, Identity>>;
+/// The server behind its layers, the outermost last.
+pub type Serving = Router<Stack<Gate, Stack<Identify, Identity>>>;
 
-/// The server with all its services, ready to be given a socket; open to `callers`.
+/// The server with all its services, ready to be given connections; open to `callers`.
 ///
 /// # Errors
 /// Where the descriptors built into the binary cannot be read.
@@ -74,7 +79,7 @@ pub fn server(
     callers: Callers,
     engine: Arc<Engine>,
     health: &Health,
-) -> Result<Guarded, tonic_reflection::server::Error> {
+) -> Result<Serving, tonic_reflection::server::Error> {
     let operator = operator::Operator::new(Arc::clone(&engine));
     let operator = OperatorServiceServer::new(operator).max_decoding_message_size(MESSAGE_MAX);
     let (calls, reads) = (Semaphore::new(settings.max_calls), Semaphore::new(settings.max_reads));
@@ -89,6 +94,7 @@ pub fn server(
         .http2_max_header_list_size(HEADERS_MAX)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .layer(Identify::new(settings))
         .layer(Gate::new(callers))
         .add_service(payouts)
         .add_service(operator)

@@ -3,6 +3,8 @@
 //! The map, from what is asked to what is sent:
 //!
 //! - [`grpc`]: the API. Requests in, statuses out, deadlines; nothing here decides about money.
+//! - [`listener`]: connections from callers, plain or TLS, limited; [`tls`]: the certificates;
+//!   [`peer`]: who is at the other end.
 //! - [`order`]: what a caller asks for, checked; with [`coin`], [`address`] and [`amount`].
 //! - [`caller`]: who calls, and how that is proven; [`policy`]: what they may have paid. [`peer`]: what the transport
 //!   proves.
@@ -18,7 +20,8 @@
 //! - [`config`], [`telemetry`]: settings and logs.
 //! - [`sandbox`]: a small Cregis with a memory, for tests and for callers.
 //! - [`cli`]: the commands; [`dev`], [`doctor`] and [`probe`] are the longer ones.
-//! - [`operator`]: the operator's commands, a client of the API like any other.
+//! - [`operator`]: the operator's commands, a client of the API like any other; [`endpoint`]: how
+//!   such clients reach a service.
 
 pub mod address;
 pub mod admin;
@@ -35,11 +38,13 @@ pub mod cregis;
 pub mod dev;
 pub mod disk;
 pub mod doctor;
+pub mod endpoint;
 pub mod engine;
 pub mod grpc;
 pub mod health;
 pub mod json;
 pub mod ledger;
+pub mod listener;
 pub mod operator;
 pub mod order;
 pub mod outcome;
@@ -51,6 +56,7 @@ pub mod sandbox;
 pub mod sign;
 pub mod state;
 pub mod telemetry;
+pub mod tls;
 
 /// What `proto/payout/v1/payout.proto` becomes in Rust.
 pub mod pb {

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use tonic::transport::Endpoint;
 use tonic_health::ServingStatus;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
+
+use crate::endpoint::{self, Endpoint};
 
 /// Longer than this is an answer, too.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -13,12 +14,12 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Why a probe did not find SERVING.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Not an address.
-    #[error("not an http URL such as http://127.0.0.1:50051")]
-    Address(#[source] tonic::transport::Error),
-    /// Nobody there.
-    #[error("cannot connect")]
-    Connect(#[source] tonic::transport::Error),
+    /// No connection.
+    #[error(transparent)]
+    Endpoint(#[from] endpoint::Error),
+    /// Too late to be of use.
+    #[error("no answer")]
+    Silent,
     /// It does not know the service.
     #[error("{0}")]
     Refused(String),
@@ -27,16 +28,17 @@ pub enum Error {
     NotServing(&'static str),
 }
 
-/// Asks the server at `address` about `service`; `""` is the whole server.
+/// Asks the server at `endpoint` about `service`; `""` is the whole server.
 ///
 /// # Errors
 /// On every answer but SERVING.
-pub async fn check(address: String, service: String) -> Result<(), Error> {
-    let endpoint = Endpoint::from_shared(address).map_err(Error::Address)?;
-    let endpoint = endpoint.connect_timeout(PATIENCE).timeout(PATIENCE);
-    let channel = endpoint.connect().await.map_err(Error::Connect)?;
-    let answer = HealthClient::new(channel).check(HealthCheckRequest { service }).await;
-    let status = answer.map_err(|status| Error::Refused(status.message().to_owned()))?;
+pub async fn check(endpoint: &Endpoint, service: String) -> Result<(), Error> {
+    let asked = async {
+        let connection = endpoint.connect(PATIENCE).await?;
+        let answer = HealthClient::new(connection).check(HealthCheckRequest { service }).await;
+        answer.map_err(|status| Error::Refused(status.message().to_owned()))
+    };
+    let status = tokio::time::timeout(PATIENCE, asked).await.map_err(|_| Error::Silent)??;
     let serving = ServingStatus::Serving as i32;
     match status.into_inner().status {
         status if status == serving => Ok(()),

@@ -1,6 +1,9 @@
 //! Reads typed settings out of a TOML table and keeps every mistake instead of stopping at the first.
 
 use std::fmt::Display;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use toml::{Table, Value};
@@ -106,16 +109,21 @@ impl<'a> Section<'a> {
     }
 
     fn secret_file(&mut self, name: &str, path: &str) -> Option<String> {
-        let read = std::fs::read_to_string(Path::new(path));
-        let mistake = match read {
+        let mistake = match private_file(Path::new(path)) {
             Ok(text) => match text.lines().next().map(str::trim) {
                 Some(secret) if !secret.is_empty() => return Some(secret.to_owned()),
                 Some(_) | None => "the file is empty".to_owned(),
             },
-            Err(error) => format!("the file cannot be read: {}", error.kind()),
+            Err(what) => what,
         };
         self.mistake(name, mistake);
         None
+    }
+
+    /// The table `name` inside this one, if it is given.
+    pub(super) fn table(&mut self, name: &str) -> Option<Section<'_>> {
+        let table = self.optional(name, |value| value.as_table().cloned().ok_or("a table"))?;
+        Some(Section::new(table, format!("{}.{name}", self.path), self.mistakes))
     }
 
     pub(super) fn mistake(&mut self, name: &str, what: impl Display) {
@@ -128,6 +136,21 @@ impl<'a> Section<'a> {
             self.mistakes.add(format_args!("{}.{name}", self.path), "unknown setting");
         }
     }
+}
+
+/// The text of a file that holds a secret, which nobody but its owner and its group may touch.
+///
+/// # Errors
+/// What is wrong, for a person; never the text.
+pub(crate) fn private_file(path: &Path) -> Result<String, String> {
+    let unreadable = |error: std::io::Error| format!("the file cannot be read: {}", error.kind());
+    let mut file = File::open(path).map_err(unreadable)?;
+    if file.metadata().map_err(unreadable)?.mode() & 0o007 != 0 {
+        return Err("the file is readable by everybody: chmod o= it".to_owned());
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(unreadable)?;
+    Ok(text)
 }
 
 pub(super) fn text(value: &Value) -> Result<String, &'static str> {

@@ -10,7 +10,6 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::header::AUTHORIZATION;
 use tonic::codegen::http::{Request, Response};
-use tonic::transport::server::TcpConnectInfo;
 use tower::{Layer, Service};
 
 use super::call::{Call, ID, Ids};
@@ -127,10 +126,7 @@ impl Gate {
 
 /// Where a call comes from, for the log.
 fn address<B>(request: &Request<B>) -> Option<String> {
-    let extensions = request.extensions();
-    let peer = extensions.get::<Peer>().map(|peer| peer.address);
-    let tcp = || extensions.get::<TcpConnectInfo>()?.remote_addr().map(|address| address.ip());
-    peer.or_else(tcp).map(|address| address.to_string())
+    request.extensions().get::<Peer>().map(|peer| peer.address.to_string())
 }
 
 impl<S> Layer<S> for Gate {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand, ValueEnum};
-use url::Url;
 
+use crate::endpoint::Endpoint;
 use crate::pb;
 
 /// `payoutd payouts`.
@@ -35,12 +35,8 @@ pub(super) enum Verb {
 /// Whom to ask, and how to print the answer.
 #[derive(Debug, Args)]
 pub(super) struct Target {
-    /// The service.
-    #[arg(long, global = true, default_value = "http://127.0.0.1:50051", value_parser = address)]
-    pub(super) addr: Url,
-    /// File whose first line is the caller's token, where the service asks for one.
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(super) token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) endpoint: Endpoint,
     /// The Cregis project; 0 is the only one, and all of them for pause and resume.
     #[arg(long, global = true, default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
     pub(super) pid: i64,
@@ -130,10 +126,17 @@ pub struct Reconcile {
     pub(crate) fail_on_findings: bool,
 }
 
-fn address(text: &str) -> Result<Url, &'static str> {
-    match Url::parse(text) {
-        Ok(url) if url.scheme() == "http" && url.has_host() => Ok(url),
-        Ok(_) | Err(_) => Err("must be an http URL such as http://127.0.0.1:50051"),
+impl Payouts {
+    /// Where the service is.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.target.endpoint
+    }
+}
+
+impl Reconcile {
+    /// Where the service is.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.target.endpoint
     }
 }
 

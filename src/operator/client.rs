@@ -1,14 +1,12 @@
 //! The calls: each is made once, and every answer is shown. Nothing here repeats a call.
 
-use std::path::Path;
 use std::time::Duration;
 
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
 use super::args::{Resolve, Target};
 use super::refusal::Refusal;
+use crate::endpoint::{self, Connection};
 use crate::pb;
 use crate::pb::operator_service_client::OperatorServiceClient;
 use crate::pb::payout_service_client::PayoutServiceClient;
@@ -25,15 +23,9 @@ const ANSWER_MAX: usize = 16 << 20;
 /// Why a command has no answer to print.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Not an address.
-    #[error("not an http URL such as http://127.0.0.1:50051")]
-    Address(#[source] tonic::transport::Error),
-    /// Nobody there.
-    #[error("cannot connect")]
-    Connect(#[source] tonic::transport::Error),
-    /// The token's file is of no use.
-    #[error("no token in the file")]
-    Token(#[source] std::io::Error),
+    /// No connection.
+    #[error(transparent)]
+    Endpoint(#[from] endpoint::Error),
     /// The service refused, or something on the way did.
     #[error("{0}")]
     Refused(Box<Refusal>),
@@ -53,32 +45,17 @@ impl From<Status> for Error {
 
 /// A connection to one service, about one project.
 pub(super) struct Client {
-    payouts: PayoutServiceClient<Channel>,
-    operator: OperatorServiceClient<Channel>,
-    /// What proves who asks.
-    authorization: Option<MetadataValue<Ascii>>,
+    payouts: PayoutServiceClient<Connection>,
+    operator: OperatorServiceClient<Connection>,
     pid: i64,
 }
 
 impl Client {
     pub(super) async fn connect(target: &Target) -> Result<Self, Error> {
-        let authorization = target.token_file.as_deref().map(authorization).transpose();
-        let authorization = authorization.map_err(Error::Token)?;
-        let endpoint = Endpoint::from_shared(target.addr.to_string()).map_err(Error::Address)?;
-        let channel = endpoint.connect_timeout(CONNECT).connect().await.map_err(Error::Connect)?;
-        let payouts = PayoutServiceClient::new(channel.clone());
+        let connection = target.endpoint.connect(CONNECT).await?;
+        let payouts = PayoutServiceClient::new(connection.clone());
         let payouts = payouts.max_decoding_message_size(ANSWER_MAX);
-        let operator = OperatorServiceClient::new(channel);
-        Ok(Self { payouts, operator, authorization, pid: target.pid })
-    }
-
-    fn ask<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        request.set_timeout(PATIENCE);
-        if let Some(authorization) = &self.authorization {
-            request.metadata_mut().insert("authorization", authorization.clone());
-        }
-        request
+        Ok(Self { payouts, operator: OperatorServiceClient::new(connection), pid: target.pid })
     }
 
     pub(super) async fn get(
@@ -86,7 +63,7 @@ impl Client {
         id: pb::get_payout_request::Id,
     ) -> Result<pb::Payout, Error> {
         let request = pb::GetPayoutRequest { pid: self.pid, id: Some(id) };
-        let answer = self.payouts.get_payout(self.ask(request)).await?.into_inner();
+        let answer = self.payouts.get_payout(patient(request)).await?.into_inner();
         answer.payout.ok_or(Error::Answer("no payout in it"))
     }
 
@@ -99,25 +76,21 @@ impl Client {
             resolution: Some(resolution),
             evidence: args.evidence,
         };
-        let answer = self.operator.resolve_payout(self.ask(request)).await?.into_inner();
+        let answer = self.operator.resolve_payout(patient(request)).await?.into_inner();
         answer.payout.ok_or(Error::Answer("no payout in it"))
     }
 
     /// Pauses or resumes the intake, and tells whether it is paused now.
     pub(super) async fn set_intake(&mut self, paused: bool, note: String) -> Result<bool, Error> {
         let request = pb::SetIntakeRequest { pid: self.pid, paused, note };
-        Ok(self.operator.set_intake(self.ask(request)).await?.into_inner().paused)
+        Ok(self.operator.set_intake(patient(request)).await?.into_inner().paused)
     }
 }
 
-/// The header's value for the token in `file`.
-fn authorization(file: &Path) -> Result<MetadataValue<Ascii>, std::io::Error> {
-    let text = std::fs::read_to_string(file)?;
-    let token = text.lines().next().unwrap_or_default().trim();
-    let value = format!("Bearer {token}").parse::<MetadataValue<Ascii>>();
-    let mut value = value.map_err(|_| std::io::Error::from(std::io::ErrorKind::InvalidData))?;
-    value.set_sensitive(true);
-    Ok(value)
+fn patient<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(PATIENCE);
+    request
 }
 
 /// Which payouts to list.
@@ -166,7 +139,7 @@ impl Listing {
         }
         self.request.pid = client.pid;
         self.request.page_size = i32::try_from(size).unwrap_or(i32::MAX);
-        let asked = client.ask(self.request.clone());
+        let asked = patient(self.request.clone());
         let mut page = client.payouts.list_payouts(asked).await?.into_inner();
         let count = page.payouts.len() as u64;
         if count > size {

@@ -228,6 +228,7 @@ async fn the_operators_tool_shows_its_token_and_is_told_when_it_has_none() {
     within(client.create_payout(by("night", order("a")))).await.expect("OK");
     let file = whole.folder.path().join("token");
     std::fs::write(&file, format!("{}\n", token("night"))).expect("written");
+    std::fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("private");
     let file = file.to_str().expect("UTF-8");
     let address = whole.service.addresses.grpc;
     for command in [&["payouts", "list"][..], &["payouts", "pause"], &["payouts", "resume"]] {
@@ -240,7 +241,8 @@ async fn the_operators_tool_shows_its_token_and_is_told_when_it_has_none() {
     }
     let missing = run(address, &["reconcile", "--token-file", "/no/such"]).await;
     let words = String::from_utf8_lossy(&missing.stderr).into_owned();
-    assert!(words.contains("no token in the file"), "{words}");
+    assert!(words.contains("the file cannot be read"), "{words}");
+    assert_eq!(missing.status.code(), Some(64));
     let health = run(address, &["health"]).await;
     assert_eq!(health.status.code(), Some(0), "the platform has no token");
 }

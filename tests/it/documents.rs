@@ -54,7 +54,7 @@ fn every_setting_is_in_the_table_of_settings() {
     for (path, section) in [
         ("src/config.rs", ""),
         ("src/config/grpc.rs", "grpc."),
-        ("src/config/project.rs", "project."),
+        ("src/config/tls.rs", "grpc.tls."),
         ("src/config/project.rs", "project."),
         ("src/config/caller.rs", "caller."),
         ("src/config/limit.rs", "caller.limit."),

@@ -3,17 +3,22 @@
 #![allow(clippy::too_many_lines, reason = "tables of cases are long")]
 
 mod access;
+mod attacks;
 mod callback;
 mod callers;
 mod crash;
 mod disk;
 mod documents;
+mod endpoint;
+mod exposure;
 mod follow;
+mod identity;
 mod intake;
 mod kills;
 mod ledger;
 mod life;
 mod list;
+mod listener;
 mod mesh;
 mod once;
 mod operator;
@@ -28,5 +33,6 @@ mod settings;
 mod spend;
 mod stop;
 mod support;
+mod tls;
 mod validate;
 mod watch;

@@ -4,6 +4,7 @@ use std::process::Output;
 
 use tokio::process::Command;
 
+use crate::support::authority::private;
 use crate::support::{Binary, Upstream, order, payoutd, within};
 
 async fn run(command: &mut Command) -> Output {
@@ -102,7 +103,7 @@ async fn a_canary_key_appears_in_no_output_at_trace_level() {
     const CANARY: &str = "canary7f3a9b2c5d8e1046";
     let folder = tempfile::tempdir().expect("a folder");
     let key = folder.path().join("key");
-    std::fs::write(&key, CANARY).expect("written");
+    private(&key, CANARY);
     let upstream = Upstream::start().await;
     // The sandbox knows another key: even the refusal must not show ours.
     let url = format!("http://{}", upstream.address);

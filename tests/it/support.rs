@@ -1,6 +1,7 @@
 //! What every test stands on: the production `App` over a real ledger file and real sockets, with
 //! the sandbox, or a few raw bytes, as its Cregis.
 
+pub(crate) mod authority;
 mod known;
 mod life;
 mod raw;
@@ -131,7 +132,7 @@ impl Drop for Upstream {
 /// Settings for a service under test.
 pub(crate) fn config(upstream: SocketAddr, ledger: PathBuf) -> Config {
     Config {
-        grpc: Grpc { listen: any_port(), ..Grpc::default() },
+        grpc: Grpc::at(any_port()),
         callback: Callback { listen: any_port(), public_url: String::new() },
         void_min_age: Duration::from_secs(24 * 60 * 60),
         admin: any_port(),
@@ -296,26 +297,25 @@ impl Binary {
         folder: &TempDir,
         settings: &[(&str, &str)],
     ) -> Self {
-        Self::launch(upstream, folder, settings, &[]).await
+        Self::start_as(payoutd().arg("serve"), upstream, folder, settings).await
     }
 
     /// With a settings file, for what the environment cannot say.
     pub(crate) async fn start_from(upstream: SocketAddr, folder: &TempDir, file: &str) -> Self {
-        Self::launch(upstream, folder, &[], &["--config", file]).await
+        Self::start_as(payoutd().args(["serve", "--config", file]), upstream, folder, &[]).await
     }
 
-    async fn launch(
+    /// The same, with another way to start it.
+    pub(crate) async fn start_as(
+        command: &mut tokio::process::Command,
         upstream: SocketAddr,
         folder: &TempDir,
         settings: &[(&str, &str)],
-        arguments: &[&str],
     ) -> Self {
         let log = folder.path().join("log");
         let file = std::fs::File::options().append(true).create(true).open(&log).expect("a log");
         let before = file.metadata().expect("a log").len();
-        let process = payoutd()
-            .arg("serve")
-            .args(arguments)
+        let process = command
             .envs([
                 ("PAYOUTD_GRPC__LISTEN", "127.0.0.1:0".to_owned()),
                 ("PAYOUTD_ADMIN__LISTEN", "127.0.0.1:0".to_owned()),
@@ -349,10 +349,14 @@ impl Binary {
 
     /// Resident memory in KB.
     pub(crate) fn rss_kb(&self) -> i64 {
-        let path = format!("/proc/{}/status", self.process.id().expect("running"));
-        let status = std::fs::read_to_string(path).expect("status");
+        let status = std::fs::read_to_string(self.proc().join("status")).expect("status");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
         line.split_whitespace().next().and_then(|kb| kb.parse().ok()).expect("KB")
+    }
+
+    /// Its place in /proc.
+    pub(crate) fn proc(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}", self.process.id().expect("running")))
     }
 
     /// kill -9.
