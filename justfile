@@ -26,6 +26,10 @@ test:
 clients: tools
     tests/clients/run
 
+# Metrics, alerts and traces: promtool and a real OTLP receiver.
+metrics: tools
+    tests/metrics/run
+
 # The proto, the Dockerfile, the dependencies.
 files: tools
     buf lint

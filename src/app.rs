@@ -20,6 +20,7 @@ use crate::grpc;
 use crate::health::Health;
 use crate::ledger::{Ledger, OpenError, Unavailable};
 use crate::listener::Listener;
+use crate::metrics::Metrics;
 use crate::tls::{Broken, Certificates};
 
 /// How long sends may go on after the signal to stop.
@@ -105,7 +106,8 @@ impl App {
     /// See [`Error`].
     pub async fn bind(config: &Config) -> Result<Self, Error> {
         let health = Health::starting().await;
-        let ledger = Ledger::open(&config.ledger).map_err(|source| Error::Ledger {
+        let metrics = Metrics::new(config.projects.iter().map(|project| project.pid));
+        let ledger = Ledger::open(&config.ledger, &metrics).map_err(|source| Error::Ledger {
             path: config.ledger.display().to_string(),
             source,
         })?;
@@ -168,7 +170,7 @@ impl App {
             callback::serve(callback, judge, closed).await;
             "the callback server"
         });
-        let pages = admin::router(health.ready());
+        let pages = admin::router(health.ready(), Arc::clone(&engine));
         let closed = closing.clone().cancelled_owned();
         parts.spawn(async move {
             let served = axum::serve(admin, pages).with_graceful_shutdown(closed).await;

@@ -23,6 +23,21 @@ pub enum Attention {
 }
 
 impl Attention {
+    /// Every one.
+    pub const ALL: [Self; 6] = [
+        Self::Contradiction,
+        Self::CidMismatch,
+        Self::DuplicateCid,
+        Self::ExistsAfterClose,
+        Self::FieldMismatch,
+        Self::Age,
+    ];
+
+    /// The attention of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|attention| attention.as_str() == name)
+    }
+
     /// The name in the ledger and in the API.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -29,6 +29,7 @@ use crate::cregis::echo::Echo;
 use crate::engine::Engine;
 use crate::engine::evidence::Message;
 use crate::json::Json;
+use crate::metrics::label::{Letter, Verdict};
 use crate::sign;
 use guard::Guard;
 
@@ -48,7 +49,14 @@ struct Desk {
     peer: IpAddr,
 }
 
+/// How a message is answered, and as what that counts.
+type Judged = (StatusCode, &'static str, Verdict);
 type Answer = (StatusCode, &'static str);
+
+/// For nobody here.
+const UNKNOWN: Judged = (StatusCode::NOT_FOUND, "", Verdict::Unknown);
+/// Somebody that it takes does not answer.
+const UNAVAILABLE: Judged = (StatusCode::SERVICE_UNAVAILABLE, "", Verdict::Unavailable);
 
 /// Serves until `stop`; then requests under way have 5 s to end.
 pub async fn serve(listener: TcpListener, engine: Arc<Engine>, stop: CancellationToken) {
@@ -95,42 +103,57 @@ fn router(desk: Desk) -> Router {
 
 /// A notice: kept, then acknowledged; a query says what it is worth.
 async fn notice(State(desk): State<Desk>, Path(pid): Path<String>, body: Bytes) -> Answer {
-    let (pid, message) = match desk.read(&pid, &body, Echo::parse) {
-        Ok(read) => read,
-        Err(refused) => return refused,
-    };
-    match desk.engine.take_notice(pid, message).await {
-        Ok(()) => (StatusCode::OK, "success"),
-        Err(error) => {
-            tracing::error!(pid, error = &error as &dyn std::error::Error, "notice not kept");
-            (StatusCode::SERVICE_UNAVAILABLE, "")
-        }
-    }
+    let judged = desk.take_notice(&pid, &body).await;
+    desk.count(Letter::Notice, judged)
 }
 
 /// An external verification: `ok` for the one cid of a payout that we know, `deny` for all else.
 async fn verification(State(desk): State<Desk>, Path(pid): Path<String>, body: Bytes) -> Answer {
-    let enabled = |pid: i64| desk.engine.project(pid).is_ok_and(|project| project.verification());
-    if !pid.parse().is_ok_and(enabled) {
-        return (StatusCode::NOT_FOUND, "");
-    }
-    let (pid, message) = match desk.read(&pid, &body, Echo::parse_verification) {
-        Ok(read) => read,
-        Err(refused) => return refused,
-    };
-    match desk.engine.verify(pid, &message).await {
-        Ok(true) => (StatusCode::OK, "ok"),
-        Ok(false) => (StatusCode::OK, "deny"),
-        // The decision stays open rather than wrong.
-        Err(error) => {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(pid, error, "verification not answered");
-            (StatusCode::SERVICE_UNAVAILABLE, "")
-        }
-    }
+    let judged = desk.verify(&pid, &body).await;
+    desk.count(Letter::Verification, judged)
 }
 
 impl Desk {
+    async fn take_notice(&self, pid: &str, body: &[u8]) -> Judged {
+        let (pid, message) = match self.read(pid, body, Echo::parse) {
+            Ok(read) => read,
+            Err(refused) => return refused,
+        };
+        match self.engine.take_notice(pid, message).await {
+            Ok(()) => (StatusCode::OK, "success", Verdict::Success),
+            Err(error) => {
+                tracing::error!(pid, error = &error as &dyn std::error::Error, "notice not kept");
+                UNAVAILABLE
+            }
+        }
+    }
+
+    async fn verify(&self, pid: &str, body: &[u8]) -> Judged {
+        let on = |pid: i64| self.engine.project(pid).is_ok_and(|project| project.verification());
+        if !pid.parse().is_ok_and(on) {
+            return UNKNOWN;
+        }
+        let (pid, message) = match self.read(pid, body, Echo::parse_verification) {
+            Ok(read) => read,
+            Err(refused) => return refused,
+        };
+        match self.engine.verify(pid, &message).await {
+            Ok(true) => (StatusCode::OK, "ok", Verdict::Ok),
+            Ok(false) => (StatusCode::OK, "deny", Verdict::Deny),
+            // The decision stays open rather than wrong.
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(pid, error, "verification not answered");
+                UNAVAILABLE
+            }
+        }
+    }
+
+    fn count(&self, letter: Letter, (status, words, verdict): Judged) -> Answer {
+        self.engine.metrics().projects.callbacks.at((letter, verdict)).inc();
+        (status, words)
+    }
+
     /// Reads a message to the project `pid`, or says how it is refused. Nothing that is refused here
     /// has touched the ledger.
     fn read(
@@ -138,18 +161,18 @@ impl Desk {
         pid: &str,
         body: &[u8],
         echo: fn(&Json) -> Option<Echo>,
-    ) -> Result<(i64, Message), Answer> {
+    ) -> Result<(i64, Message), Judged> {
         if self.guard.is_shut(self.peer) {
-            return Err((StatusCode::TOO_MANY_REQUESTS, ""));
+            return Err((StatusCode::TOO_MANY_REQUESTS, "", Verdict::Limited));
         }
         let project = pid.parse().ok().and_then(|pid| Some((pid, self.engine.project(pid).ok()?)));
-        let (pid, project) = project.ok_or((StatusCode::NOT_FOUND, ""))?;
+        let (pid, project) = project.ok_or(UNKNOWN)?;
         let message =
             message(pid, body, echo, |parameters, signature| project.signed(parameters, signature));
         message.map(|message| (pid, message)).ok_or_else(|| {
             self.guard.refused(self.peer);
             tracing::warn!(pid, peer = %self.peer, "forged or malformed message refused");
-            (StatusCode::UNAUTHORIZED, "")
+            (StatusCode::UNAUTHORIZED, "", Verdict::Forged)
         })
     }
 }

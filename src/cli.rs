@@ -12,10 +12,11 @@ use clap::{Args, Parser, Subcommand};
 use secrecy::SecretString;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use crate::app::App;
 use crate::caller::{self, TokenHash};
-use crate::config::{Config, Log, Mistakes};
+use crate::config::{Config, Log, Mistakes, Telemetry};
 use crate::endpoint::Endpoint;
 use crate::sandbox::{self, Sandbox};
 use crate::{dev, doctor, operator, probe, telemetry};
@@ -69,6 +70,9 @@ struct DevArgs {
     /// Let the sandbox misbehave a little.
     #[arg(long)]
     chaos: bool,
+    /// A collector that takes traces, such as http://127.0.0.1:4317.
+    #[arg(long)]
+    otlp_endpoint: Option<Url>,
 }
 
 #[derive(Debug, Args)]
@@ -163,28 +167,33 @@ pub async fn run() -> ExitCode {
 
 async fn serve(settings: Settings) -> Result<(), Failure> {
     let config = load(settings)?;
-    telemetry::init(config.log);
+    let traces = telemetry::init(config.log, &config.telemetry);
     let mut signals = Signals::new()?;
     let app = App::bind(&config).await?;
     let stop = CancellationToken::new();
-    signals.guard(&stop, app.run(stop.cancelled())).await.map_err(Into::into)
+    let ran = signals.guard(&stop, app.run(stop.cancelled())).await;
+    traces.flush().await;
+    ran.map_err(Into::into)
 }
 
 async fn run_dev(args: DevArgs) -> Result<(), Failure> {
     let log = Log { level: tracing::Level::WARN, json: None };
-    telemetry::init(log);
+    let telemetry = Telemetry { otlp_endpoint: args.otlp_endpoint, ..Telemetry::default() };
+    let traces = telemetry::init(log, &telemetry);
     let port = if args.once { 0 } else { 50051 };
     let listen = args.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], port)));
     let settings =
         dev::Settings { listen, control: args.control, chaos: args.chaos, once: args.once, log };
     let stop = CancellationToken::new();
     let run = dev::run(settings, stop.cancelled());
-    Signals::new()?.guard(&stop, run).await.map_err(Failure::Other)
+    let ran = Signals::new()?.guard(&stop, run).await;
+    traces.flush().await;
+    ran.map_err(Failure::Other)
 }
 
 async fn run_sandbox(args: SandboxArgs) -> Result<(), Failure> {
     let log = Log { level: tracing::Level::INFO, json: None };
-    telemetry::init(log);
+    let _no_traces = telemetry::init(log, &Telemetry::default());
     let pid = args.pid;
     let settings = sandbox::Settings {
         listen: args.listen,

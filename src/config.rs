@@ -10,6 +10,7 @@ mod grpc;
 mod limit;
 mod project;
 mod reader;
+mod telemetry;
 mod tls;
 
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ pub use project::Project;
 pub use reader::Mistakes;
 pub(crate) use reader::private_file;
 use reader::{Section, integer, size, text};
+pub use telemetry::Telemetry;
 pub use tls::Tls;
 
 /// All settings, checked.
@@ -48,6 +50,8 @@ pub struct Config {
     pub callers: Vec<Caller>,
     /// Log level and format.
     pub log: Log,
+    /// Traces.
+    pub telemetry: Telemetry,
 }
 
 /// `[callback]`
@@ -95,6 +99,7 @@ impl Config {
         let (ledger, ledger_min_free) =
             read_ledger(section("ledger", &mut mistakes), &mut mistakes);
         let log = Log::read(section("log", &mut mistakes), &mut mistakes);
+        let telemetry = Telemetry::read(section("telemetry", &mut mistakes), &mut mistakes);
         let void_min_age = read_operator(section("operator", &mut mistakes), &mut mistakes);
         let pids = Project::pids(root.get("project"));
         let projects = Project::read_all(root.remove("project"), &mut mistakes);
@@ -117,6 +122,7 @@ impl Config {
             projects,
             callers,
             log,
+            telemetry,
         })
     }
 }
@@ -316,6 +322,8 @@ mod tests {
         ("PAYOUTD_LEDGER__MIN_FREE", "1GB", "ledger.min_free: must be a size such as"),
         ("PAYOUTD_LOG__LEVEL", "loud", "log.level: must be error, warn"),
         ("PAYOUTD_LOG__FORMAT", "xml", "log.format: must be auto, json"),
+        ("PAYOUTD_TELEMETRY__OTLP_ENDPOINT", "otel:4317", "telemetry.otlp_endpoint: must be empty"),
+        ("PAYOUTD_TELEMETRY__SAMPLE_RATIO", "1.5", "telemetry.sample_ratio: must be a number from"),
         ("PAYOUTD_OPERATOR__VOID_MIN_AGE", "1 fortnight", "operator.void_min_age: must be a dur"),
         ("PAYOUTD_PROJECT__PID", "canary", "project.pid: must be an integer above 0"),
         ("PAYOUTD_PROJECT__BASE_URL", "http://pay.example", "project.base_url: must be an https"),

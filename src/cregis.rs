@@ -12,6 +12,7 @@ pub mod reply;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use reqwest::{Client, Method, Request, Response, header};
@@ -34,6 +35,9 @@ const READ_MAX: Duration = Duration::from_secs(10);
 /// An idle connection is closed before Cregis might, so that a send seldom meets a closing one.
 const IDLE: Duration = Duration::from_secs(5);
 
+/// Stands for a clock that has not been seen yet.
+const SKEW_UNKNOWN: u64 = u64::MAX;
+
 /// A client for one Cregis project.
 pub struct Cregis {
     http: Client,
@@ -48,6 +52,8 @@ pub struct Cregis {
     /// A read that is late costs nothing and is asked again.
     read_timeout: Duration,
     nonces: Nonces,
+    /// How far our clock was from Cregis's when it last told its own, in milliseconds.
+    skew: AtomicU64,
 }
 
 /// Why a signed read brought no envelope.
@@ -158,7 +164,19 @@ impl Cregis {
             callback_url,
             read_timeout: project.timeout.min(READ_MAX),
             nonces: Nonces::new(),
+            skew: AtomicU64::new(SKEW_UNKNOWN),
         })
+    }
+
+    /// The host that is asked.
+    pub fn host(&self) -> &str {
+        self.payout.host_str().unwrap_or_default()
+    }
+
+    /// How far our clock was from Cregis's at its last answer that had a `Date`.
+    pub fn skew(&self) -> Option<Duration> {
+        let millis = self.skew.load(Ordering::Relaxed);
+        (millis != SKEW_UNKNOWN).then(|| Duration::from_millis(millis))
     }
 
     /// Sends `order`: exactly one POST, whatever happens.
@@ -175,7 +193,7 @@ impl Cregis {
         if let Some(outcome) = reply::outcome_of_status(status) {
             return outcome;
         }
-        let skew = skew(&response);
+        let skew = self.note_skew(&response);
         match read(response, BODY_MAX).await {
             Ok(Some(body)) => reply::outcome(status, &body, skew),
             Ok(None) if status == 200 => Outcome::InDoubt(Doubt::BadBody),
@@ -236,7 +254,7 @@ impl Cregis {
         let mut request = post(url, body);
         *request.timeout_mut() = Some(self.read_timeout);
         let response = self.http.execute(request).await.map_err(transport)?;
-        let (status, skew) = (response.status().as_u16(), skew(&response));
+        let (status, skew) = (response.status().as_u16(), self.note_skew(&response));
         let body = read(response, most).await.map_err(transport)?;
         match body.as_deref().and_then(Envelope::parse) {
             Some(envelope) if status == 200 || (400..500).contains(&status) => {
@@ -244,6 +262,13 @@ impl Cregis {
             }
             Some(_) | None => Err(ReadError::NotCregis(status)),
         }
+    }
+
+    fn note_skew(&self, response: &Response) -> Option<Duration> {
+        let skew = skew(response)?;
+        let millis = u64::try_from(skew.as_millis()).unwrap_or(SKEW_UNKNOWN);
+        self.skew.store(millis, Ordering::Relaxed);
+        Some(skew)
     }
 
     fn payout_body(&self, order: &Order) -> serde_json::Result<Vec<u8>> {

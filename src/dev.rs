@@ -14,8 +14,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use crate::app::App;
-use crate::config::{Callback, Config, Grpc, Log, Project};
+use crate::app::{Addresses, App};
+use crate::config::{Callback, Config, Grpc, Log, Project, Telemetry};
 use crate::pb;
 use crate::pb::payout_service_client::PayoutServiceClient;
 use crate::sandbox::{self, Sandbox};
@@ -44,10 +44,7 @@ pub struct Settings {
 /// Where something cannot start, or the example does not end with a `cid`.
 pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
-    // The vendor's example key would do; a random one shows that nothing depends on it.
-    let mut key = [0u8; 16];
-    getrandom::fill(&mut key)?;
-    let key = SecretString::from(hex::encode(key));
+    let key = any_key()?;
     let sandbox = Sandbox::bind(sandbox::Settings {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         control: settings.control,
@@ -65,7 +62,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     let book = sandbox.book();
     let app = App::bind(&config).await?;
     let address = app.addresses().grpc;
-    let callback = app.addresses().callback;
+    let Addresses { callback, admin, .. } = app.addresses();
     book.verify_at(Some(format!("http://{callback}/callbacks/{}/verification", sandbox::PID)));
 
     let (stop_app, stop_sandbox) = (CancellationToken::new(), CancellationToken::new());
@@ -73,7 +70,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
         let shown = example(address).await;
         match &shown {
             Ok(()) if !settings.once => {
-                welcome(address, control);
+                welcome(address, control, admin);
                 stop.await;
             }
             Ok(()) | Err(_) => {}
@@ -89,6 +86,13 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     let (shown, served, ()) = tokio::join!(example, service, sandbox.run(stop_sandbox.clone()));
     served?;
     shown
+}
+
+/// The vendor's example key would do; a random one shows that nothing depends on it.
+fn any_key() -> Result<SecretString, getrandom::Error> {
+    let mut key = [0u8; 16];
+    getrandom::fill(&mut key)?;
+    Ok(SecretString::from(hex::encode(key)))
 }
 
 /// The service's settings.
@@ -120,6 +124,7 @@ fn config(
         }],
         callers: vec![],
         log: settings.log,
+        telemetry: Telemetry::default(),
     })
 }
 
@@ -175,11 +180,11 @@ fn show(what: &str, payout: Option<&pb::Payout>) {
     );
 }
 
-fn welcome(address: SocketAddr, control: SocketAddr) {
+fn welcome(address: SocketAddr, control: SocketAddr, admin: SocketAddr) {
     println!(
         "\nserving on {address}; sandbox control on http://{control} (docs/sandbox.md). Try:\n\n  \
          grpcurl -plaintext -d '{{\"third_party_id\":\"mine-1\",\"currency\":\"195@195\",\
          \"address\":\"TXsmKpEuW7qWnXzJLGP9eDLvWPR2GRn1FS\",\"amount\":\"1.1\"}}' {address} \
-         payout.v1.PayoutService/CreatePayout\n\nCtrl-C ends it."
+         payout.v1.PayoutService/CreatePayout\n  curl http://{admin}/metrics\n\nCtrl-C ends it."
     );
 }

@@ -6,6 +6,7 @@ use crate::config::{Config, Project};
 use crate::cregis::reply::{Meaning, SKEW_MAX};
 use crate::cregis::{Cregis, Standing};
 use crate::ledger::{Ledger, OpenError};
+use crate::metrics::Metrics;
 
 /// What the doctor found in one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
 
 fn ledger(config: &Config) -> Finding {
     let path = config.ledger.display();
-    let (good, words) = match Ledger::open(&config.ledger) {
+    let (good, words) = match Ledger::open(&config.ledger, &Metrics::new([])) {
         Ok(_) => (true, format!("{path}: opened and written; WAL, synchronous=FULL")),
         Err(OpenError::Locked) => {
             (true, format!("{path}: in use by a running payoutd, which has checked it"))

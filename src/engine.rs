@@ -8,8 +8,11 @@ mod coins;
 pub mod evidence;
 mod flight;
 mod follow;
+mod gauges;
 mod intake;
+mod news;
 mod project;
+mod refused;
 mod watcher;
 
 use std::collections::HashMap;
@@ -21,18 +24,23 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use crate::disk::Disk;
 use crate::ledger::{Filter, Id, Ledger, Unavailable};
+use crate::metrics::Metrics;
+use crate::metrics::label::Shed;
 use crate::order::{Key, Order, Violation};
 use crate::outcome::{Doubt, Outcome, Refusal};
 use crate::payout::Payout;
-use crate::policy::{Rule, Terms};
+use crate::policy::Terms;
 use crate::state::State;
+use crate::telemetry::span;
 use flight::{Flight, Track};
 use intake::Turn;
 pub use project::Project;
 use project::probe_while_open;
+pub use refused::Refused;
 
 /// Part of the drain that is kept for writing down what did not finish.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -51,75 +59,15 @@ pub struct Engine {
     /// The flights' tasks.
     tasks: TaskTracker,
     draining: watch::Sender<bool>,
-    /// One permit per watcher that may be there.
+    /// One permit per watcher that may be there, and how many those are.
     watchers: Arc<Semaphore>,
+    max_watches: usize,
+    /// What is followed, as last counted.
+    stock: gauges::Counted,
     /// Whoever sets an intake holds this.
     intake_turn: tokio::sync::Mutex<()>,
     /// A younger doubt cannot be voided.
     void_min_age: Duration,
-}
-
-/// Why a call for a payout is not answered with that payout.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// It breaks these rules.
-    #[error("nothing was recorded; a rule is broken")]
-    Invalid(Vec<Violation>),
-    /// No such project here.
-    #[error("no project with this pid")]
-    UnknownProject,
-    /// Nobody knows who calls.
-    #[error("no valid token or certificate")]
-    Unauthenticated,
-    /// The caller may not do this here.
-    #[error("the caller may not do this, or not in this project")]
-    Forbidden,
-    /// A rule of the caller's speaks against the payout.
-    #[error("the caller's limits do not allow it: {}; nothing was recorded", .0.as_str())]
-    Denied(Rule),
-    /// The caller has called too often; the next call is welcome after this time.
-    #[error("too many calls of this caller's; nothing was recorded")]
-    OverQuota(Duration),
-    /// No such payout here.
-    #[error("no payout with this id")]
-    UnknownPayout,
-    /// The id stands for a payout that differs in these fields; where it is another caller's, that
-    /// is all that is said.
-    #[error("third_party_id was used before, for a payout that differs in {}", .0.join(", "))]
-    Reused(Vec<&'static str>),
-    /// Cregis refused the payout for good.
-    #[error("Cregis refused the payout")]
-    Rejected(Refusal),
-    /// Certainly nothing was created: the request did not leave, or the record failed before it.
-    #[error("nothing was sent; repeat with the same third_party_id")]
-    NotSent,
-    /// Certainly nothing was created: Cregis refuses the gateway.
-    #[error("Cregis refuses this gateway; nothing was created")]
-    GatewayRefused,
-    /// An operator has paused the project.
-    #[error("new payouts are paused; nothing was recorded")]
-    Paused,
-    /// The service is about to stop.
-    #[error("the service is stopping; nothing was recorded")]
-    Draining,
-    /// The ledger does not answer, or its disk has too little room.
-    #[error("the ledger is unavailable; nothing was sent")]
-    LedgerUnavailable,
-    /// Sends to this project are stopped until Cregis works again, or it does not answer a question.
-    #[error("Cregis is unavailable; nothing was recorded")]
-    UpstreamUnavailable,
-    /// Too much is under way.
-    #[error("too much is under way; nothing was recorded by this call")]
-    Overloaded,
-    /// Neither evidence nor age allows what an operator wants.
-    #[error("not resolved: {0}")]
-    ResolutionRefused(&'static str),
-}
-
-impl From<Unavailable> for Refused {
-    fn from(_: Unavailable) -> Self {
-        Self::LedgerUnavailable
-    }
 }
 
 // === impl Engine ===
@@ -141,6 +89,8 @@ impl Engine {
             tasks: TaskTracker::new(),
             draining: watch::Sender::new(false),
             watchers: Arc::new(Semaphore::new(max_watches)),
+            max_watches,
+            stock: gauges::Counted::default(),
             intake_turn: tokio::sync::Mutex::default(),
             void_min_age,
         })
@@ -156,7 +106,7 @@ impl Engine {
             project.pause(self.ledger.is_paused(*pid).await?);
         }
         for payout in self.ledger.recover().await? {
-            flight::log_change(&payout, State::Sending, "");
+            news::log_change(&payout, State::Sending, "");
         }
         Ok(())
     }
@@ -269,15 +219,19 @@ impl Engine {
         if let Some(rule) = judged.filter(|_| !terms.report_only) {
             return Err(Refused::Denied(rule));
         }
+        let _turn = project.turn_to_check(until).await.map_err(|_| self.shed(Shed::Checks))?;
         project.validate(order, until).await
     }
 
-    /// Lets an order pass that is too fine for its coin where its id is recorded: coins change, and
-    /// what is recorded is answered all the same.
+    /// Lets an order pass that is too fine for its coin where its id is recorded, or just being so:
+    /// coins change, and what is recorded is answered all the same.
     ///
     /// # Errors
     /// The violation, or the ledger fails.
     pub async fn excuse(&self, order: &Order, too_fine: Violation) -> Result<(), Refused> {
+        if self.flights().contains_key(&order.key) {
+            return Ok(());
+        }
         match self.known(order).await? {
             Some(_) => Ok(()),
             None => Err(Refused::Invalid(vec![too_fine])),
@@ -305,7 +259,8 @@ impl Engine {
         }
         let flight = Flight::new(self, project, order, terms, permit);
         let track = Arc::clone(flight.track());
-        let flying = Box::pin(flight.fly(request_id.to_owned()));
+        let flying = flight.fly(request_id.to_owned()).instrument(span::flight());
+        let flying = Box::pin(flying);
         flights.insert(order.key.clone(), Arc::clone(&track));
         drop(flights);
         self.tasks.spawn(flying);
@@ -330,11 +285,16 @@ impl Engine {
         let duties = self.projects.iter().map(|(pid, project)| async move {
             tokio::join!(
                 follow::follow(self, *pid, project),
-                probe_while_open(*pid, project),
+                probe_while_open(self.metrics(), *pid, project),
                 coins::keep_fresh(*pid, project)
             )
         });
         tokio::join!(join_all(duties), self.disk.watch());
+    }
+
+    /// Where everything is counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        self.ledger.metrics()
     }
 
     /// Whether the ledger took the last write, as it changes.

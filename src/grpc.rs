@@ -10,7 +10,8 @@ mod forwarded;
 mod gate;
 pub mod identify;
 mod list;
-mod method;
+pub mod method;
+mod observe;
 mod operator;
 pub mod status;
 
@@ -32,14 +33,17 @@ use crate::config;
 use crate::engine::{Engine, Refused};
 use crate::health::Health;
 use crate::ledger::Id;
+use crate::metrics::label::Shed;
 use crate::order::{Draft, Order, Violation, id_fits};
 use crate::pb;
 use crate::pb::operator_service_server::OperatorServiceServer;
 use crate::pb::payout_service_server::{PayoutService, PayoutServiceServer};
 use crate::policy::Terms;
+use crate::telemetry::span;
 use call::Call;
 use gate::Gate;
 use identify::Identify;
+use observe::Observe;
 
 /// Requests are small; a larger one is refused before it is read.
 const MESSAGE_MAX: usize = 64 * 1024;
@@ -51,6 +55,9 @@ const LISTS_MAX: usize = 16;
 const STREAMS_MAX: u32 = 1024;
 /// Header bytes of one request.
 const HEADERS_MAX: u32 = 16 * 1024;
+
+/// The server with what lies around its services.
+pub type Served = Router<Stack<Observe, Identity>>;
 
 /// What a watcher hears.
 type WatchStream = Pin<Box<dyn Stream<Item = Result<pb::WatchPayoutResponse, Status>> + Send>>;
@@ -68,7 +75,7 @@ pub struct Payouts {
 }
 
 /// The server behind its layers, the outermost last.
-pub type Serving = Router<Stack<Gate, Stack<Identify, Identity>>>;
+pub type Serving = Router<Stack<Gate, Stack<Identify, Stack<Observe, Identity>>>>;
 
 /// The server with all its services, ready to be given connections; open to `callers`.
 ///
@@ -80,6 +87,7 @@ pub fn server(
     engine: Arc<Engine>,
     health: &Health,
 ) -> Result<Serving, tonic_reflection::server::Error> {
+    let metrics = Arc::clone(engine.metrics());
     let operator = operator::Operator::new(Arc::clone(&engine));
     let operator = OperatorServiceServer::new(operator).max_decoding_message_size(MESSAGE_MAX);
     let (calls, reads) = (Semaphore::new(settings.max_calls), Semaphore::new(settings.max_reads));
@@ -94,8 +102,9 @@ pub fn server(
         .http2_max_header_list_size(HEADERS_MAX)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .layer(Observe(Arc::clone(&metrics)))
         .layer(Identify::new(settings))
-        .layer(Gate::new(callers))
+        .layer(Gate::new(callers, metrics))
         .add_service(payouts)
         .add_service(operator)
         .add_service(health.service());
@@ -170,13 +179,16 @@ impl Payouts {
         let Some(until) = until else { return Err(status::deadline_too_short()) };
         // The caller's own bounds first: whoever is over them takes no place from others.
         let _its_place = call.caller.admit().map_err(|over| match over {
-            Over::Calls => status::refused(&Refused::Overloaded),
-            Over::Rate(wait) => status::refused(&Refused::OverQuota(wait)),
+            Over::Calls => status::refused(&self.engine.shed(Shed::CallerCalls)),
+            Over::Rate(wait) => {
+                self.engine.shed(Shed::CallerRate);
+                status::refused(&Refused::OverQuota(wait))
+            }
         })?;
-        let _waiting = place(&self.calls)?;
+        let _waiting = self.place(&self.calls, Shed::Calls)?;
         let validate_only = request.validate_only;
         let terms = call.terms();
-        let (order, too_fine) = self.order(request, terms)?;
+        let (order, too_fine) = span::validate().in_scope(|| self.order(request, terms))?;
         if validate_only {
             let validated = self.engine.validate(&order, terms, until).await;
             return validated.map(|()| None).map_err(|refused| status::refused(&refused));
@@ -195,7 +207,7 @@ impl Payouts {
         terms: &Terms,
     ) -> Result<pb::Payout, Status> {
         use pb::get_payout_request::Id as Asked;
-        let _reading = place(&self.reads)?;
+        let _reading = self.place(&self.reads, Shed::Reads)?;
         let (pid, id) = self.named(
             terms,
             request.pid,
@@ -214,7 +226,8 @@ impl Payouts {
         request: pb::ListPayoutsRequest,
         terms: &Terms,
     ) -> Result<pb::ListPayoutsResponse, Status> {
-        let _places = (place(&self.reads)?, place(&self.lists)?);
+        let _reading = self.place(&self.reads, Shed::Reads)?;
+        let _paging = self.place(&self.lists, Shed::Lists)?;
         list::page(&self.engine, terms, request).await
     }
 
@@ -240,6 +253,11 @@ impl Payouts {
             Ok(payout) => Ok(pb::WatchPayoutResponse { payout: payout.map(Into::into) }),
             Err(refused) => Err(status::refused(&refused)),
         })))
+    }
+
+    /// One of the `places`, for as long as it is held; nobody waits for one.
+    fn place<'a>(&self, places: &'a Semaphore, why: Shed) -> Result<SemaphorePermit<'a>, Status> {
+        places.try_acquire().map_err(|_| status::refused(&self.engine.shed(why)))
     }
 
     /// The one payout that a request names; refuses with all `violations`, those given included.
@@ -302,11 +320,6 @@ impl Payouts {
             }
         }
     }
-}
-
-/// One of the `places`, for as long as it is held; nobody waits for one.
-fn place(places: &Semaphore) -> Result<SemaphorePermit<'_>, Status> {
-    places.try_acquire().map_err(|_| status::refused(&Refused::Overloaded))
 }
 
 /// The project meant by `pid`; 0 where that is ambiguous, which is then a violation.

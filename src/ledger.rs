@@ -3,28 +3,34 @@
 //! The operations are the domain's verbs; the SQL behind them is in `ledger/sqlite.rs` and below it.
 //! One thread writes: it takes whatever is queued, does it in one transaction, syncs once and only
 //! then answers everybody, so a busy gateway shares its syncs. A second thread reads, so that looking
-//! things up never waits for a disk, and a third one lists, so that it never waits for long pages. A failed commit is trusted in neither direction: the connection
-//! is dropped, the file opened anew, and nothing is acknowledged in between.
+//! things up never waits for a disk, and a third one lists, so that it never waits for a page. A failed
+//! commit is trusted in neither direction: the connection is dropped, the file opened anew, and nothing
+//! is acknowledged in between.
 
+mod reader;
 mod sqlite;
+mod stock;
 mod terms;
 mod watchers;
 mod writer;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use rusqlite::Connection;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc as tokio_mpsc, oneshot, watch};
 
 use crate::attention::Attention;
+use crate::metrics::Metrics;
+use crate::metrics::label::Mode;
 use crate::order::{Key, Order};
 use crate::outcome::{Doubt, Outcome, Unsent};
 use crate::payout::{Payout, Progress};
-use crate::policy::{Rule, Terms};
+use crate::policy::Terms;
+use reader::{Read, answer};
+pub use stock::{Open, Stock};
 pub use terms::{Begun, Cause, Due, Filter, Id, Lead, Notice, OpenError, Resend, Unavailable};
 pub use watchers::Revisions;
 use watchers::Watchers;
@@ -35,9 +41,6 @@ use writer::{Batch, Signals, Write, Writer, operation, tell};
 #[derive(Clone, Debug)]
 pub struct Ledger(Arc<Threads>);
 
-/// A question for the reader's connection.
-type Read = Box<dyn FnOnce(&Connection) + Send>;
-
 #[derive(Debug)]
 struct Queues {
     writes: mpsc::Sender<Write>,
@@ -47,6 +50,8 @@ struct Queues {
 
 #[derive(Debug)]
 struct Threads {
+    path: PathBuf,
+    metrics: Arc<Metrics>,
     queues: Option<Queues>,
     writable: watch::Receiver<bool>,
     watchers: Arc<Watchers>,
@@ -60,7 +65,7 @@ impl Ledger {
     ///
     /// # Errors
     /// Where it is held by another process, newer, foreign, not durable or not to be opened.
-    pub fn open(path: &Path) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, metrics: &Arc<Metrics>) -> Result<Self, OpenError> {
         let lock = sqlite::claim(path)?;
         let writer = sqlite::open_writer(path)?;
         let (reader, lister) = (sqlite::open_reader(path)?, sqlite::open_reader(path)?);
@@ -70,7 +75,8 @@ impl Ledger {
         let (lists, long_questions) = mpsc::channel();
         let (committed, answers) = tokio_mpsc::unbounded_channel();
         let (up, writable) = watch::channel(true);
-        let writer = Writer::new(path, writer, lock, queue, Signals { committed, up });
+        let signals = Signals { committed, up, metrics: Arc::clone(metrics) };
+        let writer = Writer::new(path, writer, lock, queue, signals);
         let watchers = Arc::<Watchers>::default();
         Handle::current().spawn(tell(answers, Arc::clone(&watchers)));
         let running = vec![
@@ -79,7 +85,8 @@ impl Ledger {
             spawn("ledger-lister", move || answer(&long_questions, &lister))?,
         ];
         let queues = Some(Queues { writes, reads, lists });
-        Ok(Self(Arc::new(Threads { queues, writable, watchers, running })))
+        let (path, metrics) = (path.to_owned(), Arc::clone(metrics));
+        Ok(Self(Arc::new(Threads { path, metrics, queues, writable, watchers, running })))
     }
 
     // === writing ===
@@ -106,7 +113,12 @@ impl Ledger {
             Ok((begun, reported))
         });
         let (begun, reported) = begun.await?;
+        let refusals = &self.0.metrics.rpc.policy_refusals;
+        if let Begun::Denied(rule) = &begun {
+            refusals.at((*rule, Mode::Enforced)).inc();
+        }
         if let Some(rule) = reported {
+            refusals.at((rule, Mode::Reported)).inc();
             let Key { pid, third_party_id } = &asked.key;
             let (caller, rule) = (&caller.caller, rule.as_str());
             tracing::warn!(caller, pid, third_party_id, rule, "policy would refuse");
@@ -156,7 +168,12 @@ impl Ledger {
     /// Nothing may be served before this has succeeded.
     pub async fn recover(&self) -> Result<Vec<Payout>, Unavailable> {
         let crash = Outcome::InDoubt(Doubt::Crash);
-        self.write(move |batch| sqlite::change::recover(batch.db, &crash, batch.now)).await
+        self.write(move |batch| {
+            let orphans = sqlite::change::recover(batch.db, &crash, batch.now)?;
+            orphans.iter().for_each(|payout| batch.changed(payout));
+            Ok(orphans)
+        })
+        .await
     }
 
     /// Makes durable what a signed query showed about the payout that stood as `asked`; then it is due
@@ -262,73 +279,14 @@ impl Ledger {
         .await
     }
 
-    // === reading ===
-
-    /// Finds one payout.
-    ///
-    /// # Errors
-    /// Where the file cannot be read.
-    pub async fn find(&self, pid: i64, id: Id) -> Result<Option<Payout>, Unavailable> {
-        self.read(move |db| sqlite::read::find(db, pid, &id)).await
-    }
-
-    /// The rule that speaks against sending `order` now, for the first time or after it was not sent.
-    ///
-    /// # Errors
-    /// Where the file cannot be read.
-    pub async fn judge(
-        &self,
-        order: Order,
-        terms: Arc<Terms>,
-    ) -> Result<Option<Rule>, Unavailable> {
-        let now = sqlite::now();
-        self.read(move |db| sqlite::spend::judge(db, &order, &terms, None, now)).await
-    }
-
-    /// One page of the payouts that fit `filter`, in the order in which they were recorded.
-    ///
-    /// # Errors
-    /// Where the file cannot be read.
-    pub async fn list(&self, filter: Filter) -> Result<Vec<Payout>, Unavailable> {
-        ask(&self.queues()?.lists, move |db| sqlite::read::list(db, &filter)).await
-    }
-
-    /// The next revisions of `latest` after `revision`, in order; not all at once where there are many.
-    ///
-    /// # Errors
-    /// Where the file cannot be read.
-    pub async fn history(&self, latest: Payout, revision: i64) -> Result<Vec<Payout>, Unavailable> {
-        let latest = Box::new(latest);
-        self.read(move |db| sqlite::read::history(db, &latest, revision)).await
-    }
-
-    /// Payouts that are to be looked at.
-    ///
-    /// # Errors
-    /// Where the file cannot be read.
-    pub async fn due(&self, due: Due) -> Result<Vec<Payout>, Unavailable> {
-        self.read(move |db| sqlite::read::due(db, &due)).await
-    }
-
-    /// Notices that Cregis is to be asked about.
-    ///
-    /// # Errors
-    /// Where the file cannot be read.
-    pub async fn leads(&self, due: Due) -> Result<Vec<Lead>, Unavailable> {
-        self.read(move |db| sqlite::notice::leads(db, &due)).await
-    }
-
-    /// Whether an operator has paused the project.
-    ///
-    /// # Errors
-    /// Where the file cannot be read.
-    pub async fn is_paused(&self, pid: i64) -> Result<bool, Unavailable> {
-        self.read(move |db| sqlite::notice::is_paused(db, pid)).await
-    }
-
     /// The revisions of the payout in `row`, as they come from now on.
     pub fn watch(&self, row: i64) -> Revisions {
         self.0.watchers.watch(row)
+    }
+
+    /// Where the ledger counts what it does, and others may, too.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
     }
 
     /// Whether the last attempt to write succeeded, as it changes.
@@ -359,39 +317,9 @@ impl Ledger {
         answer.await.map_err(|_| Unavailable)?
     }
 
-    async fn read<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
-    ) -> Result<T, Unavailable> {
-        ask(&self.queues()?.reads, work).await
-    }
-
     fn queues(&self) -> Result<&Queues, Unavailable> {
         self.0.queues.as_ref().ok_or(Unavailable)
     }
-}
-
-/// Has one of the threads that read do `work`.
-async fn ask<T: Send + 'static>(
-    thread: &mpsc::Sender<Read>,
-    work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
-) -> Result<T, Unavailable> {
-    let (reply, answer) = oneshot::channel();
-    let question = move |db: &Connection| {
-        let found = work(db).map_err(|error| {
-            tracing::error!(error = &error as &dyn std::error::Error, "ledger read failed");
-            Unavailable
-        });
-        // Whoever asked may have gone.
-        let _ = reply.send(found);
-    };
-    thread.send(Box::new(question)).map_err(|_| Unavailable)?;
-    answer.await.map_err(|_| Unavailable)?
-}
-
-/// What a thread that reads does until nobody can ask it any more.
-fn answer(questions: &mpsc::Receiver<Read>, db: &Connection) {
-    questions.iter().for_each(|question| question(db));
 }
 
 impl Drop for Threads {

@@ -17,7 +17,7 @@
 //! - [`breaker`]: stops sends when Cregis refuses us or leaves us in doubt.
 //! - [`callback`]: Cregis's own messages: notices and external verification.
 //! - [`app`]: the only wiring: open, recover, bind, serve, drain. [`health`] and [`admin`] beside it.
-//! - [`config`], [`telemetry`]: settings and logs.
+//! - [`config`], [`telemetry`]: settings, logs and traces. [`metrics`]: what can be counted.
 //! - [`sandbox`]: a small Cregis with a memory, for tests and for callers.
 //! - [`cli`]: the commands; [`dev`], [`doctor`] and [`probe`] are the longer ones.
 //! - [`operator`]: the operator's commands, a client of the API like any other; [`endpoint`]: how
@@ -45,6 +45,7 @@ pub mod health;
 pub mod json;
 pub mod ledger;
 pub mod listener;
+pub mod metrics;
 pub mod operator;
 pub mod order;
 pub mod outcome;

@@ -30,6 +30,26 @@ pub enum Doubt {
 }
 
 impl Doubt {
+    /// Every one.
+    pub const ALL: [Self; 11] = [
+        Self::Timeout,
+        Self::ConnectionLost,
+        Self::Http5xx,
+        Self::HttpOther,
+        Self::BadBody,
+        Self::AcceptedNoCid,
+        Self::ExistsUpstream,
+        Self::UnlistedCode,
+        Self::Crash,
+        Self::Shutdown,
+        Self::LedgerWriteFailed,
+    ];
+
+    /// The doubt of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|doubt| doubt.as_str() == name)
+    }
+
     /// The name in the ledger and in the API.
     pub fn as_str(self) -> &'static str {
         match self {

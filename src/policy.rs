@@ -51,6 +51,14 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// Every rule.
+    pub const ALL: [Self; 4] = [
+        Self::CurrencyNotAllowed,
+        Self::AddressNotAllowed,
+        Self::PerPayoutLimit,
+        Self::PerDayLimit,
+    ];
+
     /// The name that callers see.
     pub fn as_str(self) -> &'static str {
         match self {

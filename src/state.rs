@@ -156,6 +156,19 @@ impl State {
         }
     }
 
+    /// Whether it is looked at until something comes of it: it has a due time in the ledger.
+    pub fn is_followed(self) -> bool {
+        match self {
+            Self::Sending | Self::InDoubt | Self::Accepted => true,
+            Self::NotSent
+            | Self::Rejected
+            | Self::Voided
+            | Self::Succeeded
+            | Self::Failed
+            | Self::Denied => false,
+        }
+    }
+
     /// The name in the ledger and, behind `PAYOUT_STATE_`, in the API.
     pub fn as_str(self) -> &'static str {
         match self {

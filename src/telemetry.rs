@@ -1,23 +1,66 @@
-//! Logs: to standard error, text on a terminal and JSON elsewhere.
+//! Logs and traces.
 //!
-//! payoutd's own lines follow the setting; libraries speak from warn up only, whatever the setting,
-//! so that no level ever shows a header or a body.
+//! Logs go to standard error, text on a terminal and JSON elsewhere. payoutd's own lines follow the
+//! setting; libraries speak from warn up only, whatever the setting, so that no level ever shows a
+//! header or a body. Traces go to an OTLP collector where one is configured: only the spans of
+//! [`span`], and no event, so that a log line's fields never become part of a trace.
+
+mod export;
+pub mod span;
 
 use std::io::{IsTerminal, stderr};
+use std::thread;
+use std::time::Duration;
 
-use tracing::Level;
-use tracing_subscriber::filter::Targets;
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tokio::sync::oneshot;
+use tracing::{Level, Subscriber};
+use tracing_subscriber::filter::{Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
+use crate::config;
 use crate::config::Log;
 
-/// Starts logging for the process. A second call changes nothing.
-pub fn init(log: Log) {
-    let targets = Targets::new().with_default(Level::WARN).with_target("payoutd", log.level);
+/// The last spans get this long to leave; with the drain before it, a stop stays below 35 s.
+const FLUSH: Duration = Duration::from_millis(450);
+
+/// Keeps the way to the collector. What it still holds leaves with [`Traces::flush`].
+#[derive(Debug)]
+#[must_use = "spans that are not flushed are lost"]
+pub struct Traces(Option<SdkTracerProvider>);
+
+/// Starts logging and tracing for the process. A second call changes nothing. Needs a runtime, which
+/// carries the traces.
+pub fn init(log: Log, telemetry: &config::Telemetry) -> Traces {
+    let (provider, broken) = match export::provider(telemetry) {
+        Ok(provider) => (provider, None),
+        Err(error) => (None, Some(error)),
+    };
+    let tracer = provider.as_ref().map(|provider| provider.tracer("payoutd"));
+    let spans = tracer.map(|tracer| {
+        let plain = tracing_opentelemetry::layer().with_location(false).with_threads(false);
+        let plain = plain.with_target(false).with_level(false).with_tracked_inactivity(false);
+        let ours = filter_fn(|metadata| metadata.is_span() && metadata.target() == span::TARGET);
+        plain.with_tracer(tracer).with_filter(ours)
+    });
+    // Tests start several services in one process; the first one's logs serve all.
+    let first = tracing_subscriber::registry().with(lines(log)).with(spans).try_init().is_ok();
+    if let Some(error) = broken {
+        tracing::error!(error = &*error as &dyn std::error::Error, "traces are off");
+    }
+    Traces(provider.filter(|_| first))
+}
+
+fn lines<S>(log: Log) -> impl Layer<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
     let json = log.json.unwrap_or_else(|| !stderr().is_terminal());
-    let lines: Box<dyn Layer<_> + Send + Sync> = if json {
+    let lines: Box<dyn Layer<S> + Send + Sync> = if json {
         let lines = fmt::layer().json().flatten_event(true).with_current_span(false);
         lines.with_span_list(false).with_writer(stderr).boxed()
     } else {
@@ -27,6 +70,26 @@ pub fn init(log: Log) {
             .with_writer(stderr)
             .boxed()
     };
-    // Tests start several services in one process; the first one's logs serve all.
-    let _ = tracing_subscriber::registry().with(lines.with_filter(targets)).try_init();
+    // Lines do without spans; where nobody traces, this is what makes them free.
+    let targets = Targets::new()
+        .with_default(Level::WARN)
+        .with_target("payoutd", log.level)
+        .with_target(span::TARGET, tracing::level_filters::LevelFilter::OFF);
+    lines.with_filter(targets)
+}
+
+impl Traces {
+    /// Sends what has not left yet, for half a second at most, and ends.
+    pub async fn flush(self) {
+        let Some(provider) = self.0 else { return };
+        let (done, ended) = oneshot::channel();
+        // It blocks, and its connection needs the runtime meanwhile.
+        let flushing = thread::Builder::new().name("traces".into()).spawn(move || {
+            let _ = provider.shutdown_with_timeout(FLUSH);
+            let _ = done.send(());
+        });
+        if flushing.is_ok() {
+            let _ = tokio::time::timeout(FLUSH, ended).await;
+        }
+    }
 }

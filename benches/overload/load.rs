@@ -18,7 +18,7 @@ pub(crate) type Client = PayoutServiceClient<Channel>;
 /// More calls than this are not begun: whoever drives is on the same machine.
 const OUTSTANDING_MAX: usize = 20_000;
 /// Part of each round in which nothing is measured yet.
-const WARM_UP: Duration = Duration::from_millis(500);
+pub(crate) const WARM_UP: Duration = Duration::from_millis(500);
 
 /// What became of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// What can be asked for alone.
-const PARTS: [&str; 3] = ["flood", "silence", "crowd"];
+const PARTS: [&str; 4] = ["price", "flood", "silence", "crowd"];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -34,6 +34,9 @@ fn main() {
     let seconds = arguments.iter().find_map(|a| a.parse().ok()).unwrap_or(60);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.expect("a runtime").block_on(async {
+        if asked("price") {
+            price().await;
+        }
         if asked("flood") {
             for (what, in_flight, delay) in [
                 ("upstream-bound: 64 in flight, Cregis takes 100 ms", 64, Some("100ms")),
@@ -49,6 +52,44 @@ fn main() {
             crowd().await;
         }
     });
+}
+
+/// What it costs the service to take a call, and to turn one away.
+async fn price() {
+    let (upstream, folder) = (Child::sandbox(), Folder::new());
+    let payoutd = Child::payoutd(&upstream, &folder, 64);
+    let clients = load::connect(payoutd.address(), 4).await;
+    let time = Duration::from_secs(5);
+    load::closed(&clients, 64, Duration::from_secs(1)).await;
+    let before = payoutd.cpu_us();
+    let (_, taken) = load::closed(&clients, 64, time).await;
+    // The warm-up is not counted among the calls.
+    let taking =
+        (payoutd.cpu_us() - before) * time.as_secs_f64() / (time + load::WARM_UP).as_secs_f64();
+
+    control(&upstream, "faults", Some(r#"{"then":"hang","times":0}"#)).await;
+    let mut waiting = JoinSet::new();
+    (0..64).for_each(|_| drop(waiting.spawn(load::call(clients[0].clone()))));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    // At any moment 128 of these wait in the queue, and 64 are turned away at once.
+    let (before, begun) = (payoutd.cpu_us(), Instant::now());
+    let mut loops = JoinSet::new();
+    for number in 0..192 {
+        let client = clients[number % clients.len()].clone();
+        loops.spawn(async move {
+            let mut shed = 0;
+            while begun.elapsed() < time {
+                shed += usize::from(load::call(client.clone()).await.0 == End::Shed);
+            }
+            shed
+        });
+    }
+    let shed: usize = loops.join_all().await.into_iter().sum();
+    let shedding = payoutd.cpu_us() - before;
+    waiting.shutdown().await;
+    println!("\nCPU of the service for one call");
+    println!("  taken                {:>9.1} us of {}", taking / taken.len() as f64, taken.len());
+    println!("  shed                 {:>9.1} us of {shed}", shedding / shed as f64);
 }
 
 /// Three times the peak, for a while; who is served meanwhile, and what comes after.

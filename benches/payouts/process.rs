@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use payoutd::metrics::Metrics;
 use payoutd::sandbox::{API_KEY, PID};
 
 /// A server process. Killed when dropped.
@@ -33,7 +34,7 @@ impl Folder {
     pub(crate) fn filled(rows: i64) -> Self {
         let folder = Self::new();
         let path = folder.ledger();
-        drop(payoutd::ledger::Ledger::open(&path).expect("a ledger"));
+        drop(payoutd::ledger::Ledger::open(&path, &Metrics::new([])).expect("a ledger"));
         let db = rusqlite::Connection::open(&path).expect("the ledger's file");
         let fill = format!(
             "BEGIN;

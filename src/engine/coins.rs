@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::intake::queue;
 use super::{Project, Refused};
 use crate::coin::Currency;
 use crate::cregis::coins::{Coin, Unanswered};
+use crate::metrics::label::Shed;
 use crate::order::{Order, Violation, too_fine};
 
 /// A list that is older is asked for anew.
@@ -85,12 +86,16 @@ impl Project {
         told.or_else(|| currency.decimals())
     }
 
+    /// A turn to show an order to Cregis.
+    pub(super) async fn turn_to_check(&self, until: Instant) -> Result<OwnedSemaphorePermit, Shed> {
+        queue(&self.coins.checks, &self.coins.queue, until).await
+    }
+
     /// Shows `order` to Cregis without making it; has an answer by `until`.
     pub(super) async fn validate(&self, order: &Order, until: Instant) -> Result<(), Refused> {
         if self.breaker.is_open() {
             return Err(Refused::UpstreamUnavailable);
         }
-        let _place = queue(&self.coins.checks, &self.coins.queue, until).await?;
         let patience = until.min(Instant::now() + self.cregis.read_timeout());
         let pid = order.key.pid;
         match timeout_at(patience, self.objections(order)).await {

@@ -4,7 +4,7 @@
 //! A notice or a verification only says where to look. Their signatures have no separators, so a
 //! valid one proves that the key's holder wrote these bytes in some arrangement, and no more.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
@@ -13,6 +13,7 @@ use crate::attention::Attention;
 use crate::cregis::Queried;
 use crate::cregis::echo::Echo;
 use crate::ledger::{Cause, Id, Notice, Unavailable};
+use crate::metrics::label::{Answer, Errand};
 use crate::order::Key;
 use crate::payout::{Payout, Progress};
 use crate::policy::Terms;
@@ -70,7 +71,17 @@ pub enum Resolution {
 impl Engine {
     /// Asks Cregis about `cid`, and whether that is `payout`.
     pub(super) async fn ask(&self, project: &Project, payout: &Payout, cid: i64) -> Asked {
-        match project.cregis.query(cid).await {
+        let start = Instant::now();
+        let queried = project.cregis.query(cid).await;
+        let answer = match &queried {
+            Ok(Queried::Found(_)) => Answer::Good,
+            Ok(Queried::Missing) => Answer::Missing,
+            Ok(Queried::Other(_)) => Answer::Refused,
+            Err(_) => Answer::Unanswered,
+        };
+        let upstream = &self.metrics().projects.upstream;
+        upstream.at((Errand::Query, answer)).took(start.elapsed());
+        match queried {
             Ok(Queried::Found(echo)) => match echo.differences(&payout.order) {
                 same if same.is_empty() => Asked::Agrees(echo.progress(cid)),
                 fields => {
@@ -107,7 +118,7 @@ impl Engine {
     ) -> Result<Payout, Unavailable> {
         let asked = before.clone();
         let after = self.ledger.confirm(asked, progress, project.poll_first(), cause).await?;
-        log_news(before, &after);
+        self.news(before, &after);
         Ok(after)
     }
 
@@ -119,7 +130,7 @@ impl Engine {
         cause: Cause,
     ) -> Result<(), Unavailable> {
         let after = self.ledger.note(before.order.key.clone(), attention, cause).await?;
-        log_news(before, &after);
+        self.news(before, &after);
         Ok(())
     }
 
@@ -238,7 +249,7 @@ impl Engine {
                 Asked::Unanswered => return Err(Refused::UpstreamUnavailable),
             },
         };
-        log_news(&before, &after);
+        self.news(&before, &after);
         match resolution {
             Resolution::Cid(cid) if after.cid != Some(cid) => {
                 Err(Refused::ResolutionRefused("the cid belongs to another payout"))
@@ -253,21 +264,4 @@ fn misfits(payout: &Payout, cid: i64, echo: &Echo) -> Vec<Attention> {
     let fields = (!echo.differences(&payout.order).is_empty()).then_some(Attention::FieldMismatch);
     let bound = payout.cid.is_some_and(|bound| bound != cid).then_some(Attention::CidMismatch);
     fields.into_iter().chain(bound).collect()
-}
-
-/// The one line per change that evidence makes; an attention is an alarm.
-pub(super) fn log_news(before: &Payout, after: &Payout) {
-    if after.revision == before.revision {
-        return;
-    }
-    super::flight::log_change(after, before.state, "");
-    for attention in after.attention.iter().filter(|known| !before.attention.contains(known)) {
-        tracing::error!(
-            pid = after.order.key.pid,
-            third_party_id = after.order.key.third_party_id,
-            cid = after.cid,
-            attention,
-            "payout needs a person"
-        );
-    }
 }

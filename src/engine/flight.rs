@@ -8,14 +8,17 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, timeout_at};
+use tracing::Instrument;
 
 use super::{Engine, Project, Refused};
 use crate::ledger::Begun;
+use crate::metrics::label::{Answer, Errand};
 use crate::order::Order;
 use crate::outcome::{Doubt, Outcome};
 use crate::payout::Payout;
 use crate::policy::Terms;
 use crate::state::State;
+use crate::telemetry::span;
 
 /// Pause between attempts to write down what is known.
 const WRITE_AGAIN: Duration = Duration::from_millis(250);
@@ -79,7 +82,8 @@ impl Flight {
     pub(super) async fn fly(self, request_id: String) {
         let resend = self.project.resend();
         let (order, terms) = (Arc::clone(&self.track.order), Arc::clone(&self.track.terms));
-        match self.engine.ledger.begin(order, terms, resend).await {
+        let begin = self.engine.ledger.begin(order, terms, resend);
+        match begin.instrument(span::ledger("begin")).await {
             Ok(Begun::Known(payout)) => self.land(Ok(payout)),
             Ok(Begun::Denied(rule)) => {
                 // Off the list first: whoever waits here under other terms has to start anew.
@@ -99,11 +103,9 @@ impl Flight {
                 self.track.set(Stage::Aloft(Arc::clone(&payout)));
                 // Durable before the first byte leaves: after a crash, SENDING means "maybe sent",
                 // and a maybe is never sent by recovery.
-                let outcome = self.project.cregis.create_payout(&self.track.order).await;
-                self.project.breaker.record(&outcome, std::time::Instant::now());
-                let from = payout.state;
+                let outcome = self.send().await;
                 let settled = self.settle(&payout, &outcome).await;
-                log_change(&settled, from, &request_id);
+                self.engine.tell(&payout, &settled, &request_id);
                 self.land(Ok(settled));
             }
             Err(unavailable) => {
@@ -117,13 +119,29 @@ impl Flight {
         }
     }
 
+    /// Sends the order, once; counts what it came to.
+    async fn send(&self) -> Outcome {
+        let span = span::upstream(self.project.cregis.host());
+        let start = std::time::Instant::now();
+        let outcome =
+            self.project.cregis.create_payout(&self.track.order).instrument(span.clone()).await;
+        let end = std::time::Instant::now();
+        self.project.breaker.record(&outcome, end);
+        let answer = Answer::from(&outcome);
+        let metrics = self.engine.metrics();
+        metrics.money.outcomes.at(answer).inc();
+        metrics.projects.upstream.at((Errand::Create, answer)).took(end - start);
+        span::came_to(&span, answer);
+        outcome
+    }
+
     /// Writes the outcome down, however long that takes. Until it is durable nobody is told it.
     async fn settle(&self, payout: &Payout, outcome: &Outcome) -> Payout {
         loop {
             let ledger = &self.engine.ledger;
             let poll_first = self.project.poll_first();
-            let settled = ledger.settle(payout.clone(), outcome.clone(), poll_first).await;
-            if let Ok(settled) = settled {
+            let settle = ledger.settle(payout.clone(), outcome.clone(), poll_first);
+            if let Ok(settled) = settle.instrument(span::ledger("settle")).await {
                 return settled;
             }
             tracing::error!(
@@ -231,19 +249,4 @@ pub(super) async fn wait(
             Ok(Payout { revision: 0, ..unseen })
         }
     }
-}
-
-/// The one line per state change. No address, no amount.
-pub(super) fn log_change(payout: &Payout, from: State, request_id: &str) {
-    tracing::info!(
-        request.id = request_id,
-        pid = payout.order.key.pid,
-        third_party_id = payout.order.key.third_party_id,
-        cid = payout.cid,
-        from = from.as_str(),
-        state = payout.state.as_str(),
-        reason = payout.reason,
-        revision = payout.revision,
-        "payout"
-    );
 }

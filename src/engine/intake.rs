@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Engine, Project, Refused};
+use crate::metrics::label::Shed;
 use crate::order::Order;
 use crate::payout::Payout;
 use crate::policy::Terms;
@@ -58,10 +59,17 @@ impl Engine {
         match no_turn {
             NoTurn::Closed(closed) => Err(closed),
             NoTurn::Busy => {
-                let permit = queue(&project.sends, &project.queue, until).await?;
+                let permit = queue(&project.sends, &project.queue, until).await;
+                let permit = permit.map_err(|why| self.shed(why))?;
                 self.intake(project).map(|()| Turn::Granted(permit))
             }
         }
+    }
+
+    /// Counts a call that is turned away, and says so.
+    pub fn shed(&self, why: Shed) -> Refused {
+        self.metrics().rpc.shed.at(why).inc();
+        Refused::Overloaded
     }
 
     /// Whether new sends are taken, apart from their number.
@@ -128,15 +136,18 @@ impl Engine {
 }
 
 /// Waits for one of `turns`; bounded in time, and by `places` in how many wait.
+///
+/// # Errors
+/// Why there is none.
 pub(super) async fn queue(
     turns: &Arc<Semaphore>,
     places: &Semaphore,
     until: Instant,
-) -> Result<OwnedSemaphorePermit, Refused> {
-    let _place = places.try_acquire().map_err(|_| Refused::Overloaded)?;
+) -> Result<OwnedSemaphorePermit, Shed> {
+    let _place = places.try_acquire().map_err(|_| Shed::Queue)?;
     let patience = until.min(Instant::now() + QUEUE_WAIT);
     match timeout_at(patience, Arc::clone(turns).acquire_owned()).await {
         Ok(Ok(turn)) => Ok(turn),
-        Ok(Err(_)) | Err(_) => Err(Refused::Overloaded),
+        Ok(Err(_)) | Err(_) => Err(Shed::Wait),
     }
 }

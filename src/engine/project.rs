@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{Notify, Semaphore};
 
@@ -11,9 +11,14 @@ use crate::breaker::Breaker;
 use crate::config;
 use crate::cregis::Cregis;
 use crate::ledger::Resend;
+use crate::metrics::Metrics;
+use crate::metrics::label::{Answer, Errand};
 
 /// How often an open breaker asks Cregis how we stand.
 const PROBE_EVERY: Duration = Duration::from_secs(5);
+
+/// So many calls may wait for each send that may be under way.
+pub(super) const QUEUE: usize = 2;
 
 /// One Cregis project, as the engine uses it.
 #[derive(Debug)]
@@ -23,6 +28,8 @@ pub struct Project {
     pub(super) coins: Coins,
     /// One permit per send that may be under way.
     pub(super) sends: Arc<Semaphore>,
+    /// How many those are.
+    pub(super) max_in_flight: usize,
     /// Bounds how many wait for one.
     pub(super) queue: Semaphore,
     /// Something is worth asking about before its time.
@@ -54,7 +61,8 @@ impl Project {
             breaker: Breaker::new(),
             coins: Coins::new(),
             sends: Arc::new(Semaphore::new(settings.max_in_flight)),
-            queue: Semaphore::new(settings.max_in_flight.saturating_mul(2)),
+            max_in_flight: settings.max_in_flight,
+            queue: Semaphore::new(settings.max_in_flight.saturating_mul(QUEUE)),
             news: Notify::new(),
             paused: AtomicBool::new(false),
             poll_first: settings.poll_first,
@@ -102,13 +110,21 @@ impl Project {
 }
 
 /// Asks Cregis how we stand while the breaker is open, and closes it when the answer is good.
-pub(super) async fn probe_while_open(pid: i64, project: &Project) {
+pub(super) async fn probe_while_open(metrics: &Metrics, pid: i64, project: &Project) {
     let mut open = project.breaker.watch();
     while open.wait_for(|open| *open).await.is_ok() {
         tracing::error!(pid, "cregis: breaker open, no payouts are sent");
         while project.breaker.is_open() {
             tokio::time::sleep(PROBE_EVERY).await;
-            match project.cregis.probe().await {
+            let start = Instant::now();
+            let answer = project.cregis.probe().await;
+            let came_to = match &answer {
+                Ok(standing) if standing.is_good() => Answer::Good,
+                Ok(_) => Answer::Refused,
+                Err(_) => Answer::Unanswered,
+            };
+            metrics.projects.upstream.at((Errand::Probe, came_to)).took(start.elapsed());
+            match answer {
                 Ok(standing) if standing.is_good() => project.breaker.close(),
                 Ok(standing) => {
                     let code = standing.envelope.code;

@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::{Engine, Refused};
 use crate::ledger::{Id, Revisions};
+use crate::metrics::label::Shed;
 use crate::payout::Payout;
 use crate::policy::Terms;
 
@@ -56,7 +57,7 @@ impl Engine {
             return Err(Refused::Draining);
         }
         let places = Arc::clone(&self.watchers);
-        let place = places.try_acquire_owned().map_err(|_| Refused::Overloaded)?;
+        let place = places.try_acquire_owned().map_err(|_| self.shed(Shed::Watches))?;
         let row = self.get(terms, pid, id.clone()).await?.row;
         // Watched before it is read again, so that no change falls between.
         let revisions = self.ledger.watch(row);
@@ -143,6 +144,7 @@ mod tests {
     use crate::disk::Disk;
     use crate::engine::Project;
     use crate::ledger::{Ledger, Resend};
+    use crate::metrics::Metrics;
     use crate::order::{Draft, Order};
 
     #[tokio::test(start_paused = true)]
@@ -168,7 +170,8 @@ mod tests {
             ..Draft::default()
         };
         let folder = tempfile::tempdir().expect("a folder");
-        let ledger = Ledger::open(&folder.path().join("ledger")).expect("opened");
+        let ledger =
+            Ledger::open(&folder.path().join("ledger"), &Metrics::new([1])).expect("opened");
         let disk = Disk::new(folder.path(), 0);
         let order = Arc::new(Order::check(draft, false).expect("good"));
         ledger.begin(order, Terms::open(), Resend::Never).await.expect("recorded");

@@ -17,6 +17,7 @@ use super::method::Method;
 use super::status;
 use crate::caller::{Caller, Callers, Credential, Role};
 use crate::engine::Refused;
+use crate::metrics::Metrics;
 use crate::peer::Peer;
 
 /// What a method asks of whoever calls it.
@@ -49,6 +50,7 @@ pub struct Gate(Arc<Keeper>);
 #[derive(Debug)]
 struct Keeper {
     callers: Callers,
+    metrics: Arc<Metrics>,
     ids: Ids,
 }
 
@@ -60,8 +62,8 @@ pub struct Gated<S> {
 }
 
 impl Gate {
-    pub(super) fn new(callers: Callers) -> Self {
-        Self(Arc::new(Keeper { callers, ids: Ids::new() }))
+    pub(super) fn new(callers: Callers, metrics: Arc<Metrics>) -> Self {
+        Self(Arc::new(Keeper { callers, metrics, ids: Ids::new() }))
     }
 
     /// Notes who calls.
@@ -99,6 +101,9 @@ impl Gate {
                 Ok(())
             }
             Err(refused) => {
+                if refused == Refused::Unauthenticated {
+                    self.0.metrics.rpc.authentication_failures.inc();
+                }
                 let mut status = status::refused(&refused);
                 let (address, why) = (address(request), status.message());
                 tracing::warn!(
@@ -118,9 +123,9 @@ impl Gate {
     fn identify<B>(&self, request: &Request<B>) -> Option<&Arc<Caller>> {
         let values = request.headers().get_all(AUTHORIZATION).iter();
         let credential = Credential::read(values.map(|value| value.as_bytes()));
-        let peer = request.extensions().get::<Peer>();
-        let names = peer.map_or(&[][..], |peer| &peer.names);
-        self.0.callers.identify(credential, names)
+        // A peer that is not noted has lost what it had proven, and no token makes up for that.
+        let peer = request.extensions().get::<Peer>()?;
+        self.0.callers.identify(credential, &peer.names)
     }
 }
 
@@ -249,7 +254,7 @@ mod tests {
     fn a_proven_name_has_its_callers_roles_and_no_others() {
         let settings: Vec<_> =
             ROLES.iter().map(|role| caller(role.as_str(), &[role.as_str()], &[*role])).collect();
-        let gate = Gate::new(Callers::new(&settings, true));
+        let gate = Gate::new(Callers::new(&settings, true), Metrics::new([]));
         for (path, need) in PATHS {
             for role in ROLES {
                 let name = || Ok(Some(role.as_str().to_owned()));
@@ -277,7 +282,7 @@ mod tests {
             caller("a", &[spiffe, "api.pay.internal"], &ROLES),
             caller("b", &["b.internal"], &ROLES),
         ];
-        let gate = Gate::new(Callers::new(&settings, true));
+        let gate = Gate::new(Callers::new(&settings, true), Metrics::new([]));
         let path = "/payout.v1.PayoutService/CreatePayout";
         let a = || Ok(Some("a".to_owned()));
         assert_eq!(pass(&gate, path, Some(&[spiffe])), a());
@@ -300,13 +305,13 @@ mod tests {
     fn without_listed_callers_a_proven_name_may_do_all_and_loopback_needs_none() {
         for (path, need) in PATHS {
             let noted = || if *need == Need::Nothing { Ok(None) } else { Ok(Some(String::new())) };
-            let proven = Gate::new(Callers::new(&[], true));
+            let proven = Gate::new(Callers::new(&[], true), Metrics::new([]));
             assert_eq!(pass(&proven, path, Some(&["anything"])), noted(), "{path}");
             let stranger =
                 if *need == Need::Nothing { Ok(None) } else { Err(Code::Unauthenticated) };
             assert_eq!(pass(&proven, path, Some(&[])), stranger, "{path}");
             assert_eq!(pass(&proven, path, None), stranger, "{path}");
-            let open = Gate::new(Callers::new(&[], false));
+            let open = Gate::new(Callers::new(&[], false), Metrics::new([]));
             assert_eq!(pass(&open, path, None), noted(), "{path}");
         }
     }

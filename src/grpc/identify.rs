@@ -90,12 +90,9 @@ where
         let peer = origin.as_ref().map(|origin| self.identify.peer(origin, request.headers()));
         request.headers_mut().remove(forwarded::HEADER);
         let certificate = origin.and_then(|origin| origin.certificate);
-        // A certificate that no longer stands proves nothing, and no token makes up for it.
-        let fallen = certificate.as_ref().is_some_and(|certificate| !certificate.stands());
-        if fallen && method != Method::Health {
-            return Box::pin(async { Ok(status::refused(&Refused::Unauthenticated).into_http()) });
-        }
-        if let Some(peer) = peer {
+        // Whoever's certificate no longer stands is nobody: the gate lets only health through.
+        let stands = certificate.as_ref().is_none_or(|certificate| certificate.stands());
+        if let Some(peer) = peer.filter(|_| stands) {
             request.extensions_mut().insert(peer);
         }
         let answer = self.inner.call(request);

@@ -2,12 +2,18 @@
 
 /// A method, as its path names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Method {
+pub enum Method {
+    /// Unary; the one that sends.
     CreatePayout,
+    /// Unary.
     GetPayout,
+    /// Unary, paged.
     ListPayouts,
+    /// A stream.
     WatchPayout,
+    /// Unary.
     ResolvePayout,
+    /// Unary.
     SetIntake,
     /// `grpc.health.v1`
     Health,
@@ -18,7 +24,21 @@ pub(super) enum Method {
 }
 
 impl Method {
-    pub(super) fn of(path: &str) -> Self {
+    /// Every method.
+    pub const ALL: [Self; 9] = [
+        Self::CreatePayout,
+        Self::GetPayout,
+        Self::ListPayouts,
+        Self::WatchPayout,
+        Self::ResolvePayout,
+        Self::SetIntake,
+        Self::Health,
+        Self::Reflection,
+        Self::Unknown,
+    ];
+
+    /// The method that a request's path names.
+    pub fn of(path: &str) -> Self {
         match path {
             "/payout.v1.PayoutService/CreatePayout" => Self::CreatePayout,
             "/payout.v1.PayoutService/GetPayout" => Self::GetPayout,
@@ -36,7 +56,8 @@ impl Method {
         }
     }
 
-    pub(super) fn as_str(self) -> &'static str {
+    /// Its name, without its service's.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::CreatePayout => "CreatePayout",
             Self::GetPayout => "GetPayout",
@@ -47,6 +68,29 @@ impl Method {
             Self::Health => "Health",
             Self::Reflection => "Reflection",
             Self::Unknown => "unknown",
+        }
+    }
+
+    /// The service that it belongs to; empty where it is none of payoutd's own.
+    pub fn service(self) -> &'static str {
+        match self {
+            Self::CreatePayout | Self::GetPayout | Self::ListPayouts | Self::WatchPayout => {
+                "payout.v1.PayoutService"
+            }
+            Self::ResolvePayout | Self::SetIntake => "payout.v1.OperatorService",
+            Self::Health | Self::Reflection | Self::Unknown => "",
+        }
+    }
+
+    /// Whether it has one answer, and so a duration that says something.
+    pub fn is_unary(self) -> bool {
+        match self {
+            Self::CreatePayout
+            | Self::GetPayout
+            | Self::ListPayouts
+            | Self::ResolvePayout
+            | Self::SetIntake => true,
+            Self::WatchPayout | Self::Health | Self::Reflection | Self::Unknown => false,
         }
     }
 }

@@ -10,7 +10,9 @@ use tokio::sync::{mpsc as tokio_mpsc, oneshot, watch};
 
 use super::watchers::Watchers;
 use super::{Unavailable, sqlite};
+use crate::metrics::Metrics;
 use crate::payout::Payout;
+use crate::state::State;
 
 /// The most operations that share one commit.
 const BATCH_MAX: usize = 512;
@@ -29,6 +31,8 @@ pub(super) struct Batch<'a> {
     pub(super) now: SystemTime,
     /// Payouts that have changed, for those who watch them.
     changed: Vec<(i64, i64)>,
+    /// Payouts that have come into another state, and which.
+    entered: Vec<(i64, State)>,
     /// Sends begun and not settled yet.
     aloft: u32,
 }
@@ -47,8 +51,13 @@ pub(super) struct Told {
 }
 
 impl Batch<'_> {
-    /// Notes that `payout` has changed.
+    /// Notes that `payout` stands as it does, changed or not.
     pub(super) fn changed(&mut self, payout: &Payout) {
+        // What came into its state in this batch has its moment; a second look is no second coming.
+        let came = (payout.row, payout.state);
+        if payout.state_time == self.now && !self.entered.contains(&came) {
+            self.entered.push(came);
+        }
         self.changed.push((payout.row, payout.revision));
     }
 
@@ -96,6 +105,8 @@ pub(super) struct Signals {
     pub(super) committed: tokio_mpsc::UnboundedSender<Told>,
     /// Whether the last attempt to write succeeded.
     pub(super) up: watch::Sender<bool>,
+    /// Where it is counted.
+    pub(super) metrics: Arc<Metrics>,
 }
 
 pub(super) struct Writer {
@@ -182,7 +193,7 @@ impl Writer {
     /// Does everything in `batch` in one transaction; answers only after the commit.
     fn commit(&mut self, batch: &mut Vec<Write>) {
         let mut answers = Vec::with_capacity(batch.len());
-        let aloft = self.aloft;
+        let (aloft, start) = (self.aloft, Instant::now());
         let committed = match &mut self.db {
             Some(db) => write(db, batch, &mut answers, aloft).map_err(|error| {
                 let error = &error as &dyn std::error::Error;
@@ -196,10 +207,16 @@ impl Writer {
         // What was not reached is told the same by dropping its reply.
         batch.clear();
         let (changed, committed) = match committed {
-            Ok((aloft, changed)) => {
+            Ok(Done { aloft, changed, entered }) => {
                 self.aloft = aloft;
                 self.commits += 1;
                 self.operations += answers.len() as u64;
+                let metrics = &self.signals.metrics;
+                metrics.disk.commit.took(start.elapsed());
+                metrics.disk.batch.observe(answers.len() as u64);
+                for (_, state) in entered {
+                    metrics.money.transitions.at(state).inc();
+                }
                 (changed, Ok(()))
             }
             Err(unavailable) => (Vec::new(), Err(unavailable)),
@@ -209,21 +226,30 @@ impl Writer {
     }
 }
 
-/// Does `batch`; returns how many sends are aloft after it, and what it changed.
+/// What a transaction did.
+struct Done {
+    /// Sends that are aloft after it.
+    aloft: u32,
+    changed: Vec<(i64, i64)>,
+    entered: Vec<(i64, State)>,
+}
+
+/// Does `batch` in one transaction.
 fn write(
     db: &mut Connection,
     batch: &mut Vec<Write>,
     answers: &mut Vec<Answer>,
     aloft: u32,
-) -> Result<(u32, Vec<(i64, i64)>), sqlite::Error> {
+) -> Result<Done, sqlite::Error> {
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let (aloft, changed) = {
-        let mut hand = Batch { db: &tx, now: sqlite::now(), changed: Vec::new(), aloft };
+    let done = {
+        let now = sqlite::now();
+        let mut hand = Batch { db: &tx, now, changed: vec![], entered: vec![], aloft };
         for operation in batch.drain(..) {
             answers.push(operation(&mut hand)?);
         }
-        (hand.aloft, hand.changed)
+        Done { aloft: hand.aloft, changed: hand.changed, entered: hand.entered }
     };
     tx.commit()?;
-    Ok((aloft, changed))
+    Ok(done)
 }

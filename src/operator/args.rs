@@ -1,6 +1,5 @@
 //! The command line of `payoutd payouts` and `payoutd reconcile`.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;

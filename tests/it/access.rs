@@ -1,5 +1,8 @@
 //! Who may call what: authentication, and each method's role.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
 use payoutd::caller::{ROLES, Role, TokenHash};
 use payoutd::pb::{self, PayoutState};
 use tokio_stream::iter;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use payoutd::ledger::{Begun, Cause, Ledger, OpenError, Resend};
+use payoutd::metrics::Metrics;
 use payoutd::order::{Draft, Order};
 use payoutd::outcome::Outcome;
 use payoutd::payout::Progress;
@@ -49,14 +50,14 @@ async fn a_second_process_refuses_and_says_why() {
 }
 
 fn refusal(path: &Path) -> OpenError {
-    Ledger::open(path).expect_err("must not open")
+    Ledger::open(path, &Metrics::new([])).expect_err("must not open")
 }
 
 #[tokio::test]
 async fn a_newer_or_a_foreign_file_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().expect("a folder");
     let newer = folder.path().join("newer.db");
-    drop(Ledger::open(&newer).expect("new"));
+    drop(Ledger::open(&newer, &Metrics::new([])).expect("new"));
     let db = rusqlite::Connection::open(&newer).expect("opened");
     db.pragma_update(None, "user_version", 4).expect("written");
     drop(db);
@@ -145,7 +146,7 @@ async fn recovery_touches_nothing_but_sends_under_way() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_was_overtaken_pages_nobody_and_a_real_contradiction_does() {
     let folder = tempfile::tempdir().expect("a folder");
-    let ledger = Ledger::open(&folder.path().join("l.db")).expect("opened");
+    let ledger = Ledger::open(&folder.path().join("l.db"), &Metrics::new([])).expect("opened");
     let draft = Draft {
         pid: 1,
         currency: "7777@7777".into(),

@@ -20,6 +20,7 @@ mod life;
 mod list;
 mod listener;
 mod mesh;
+mod meters;
 mod once;
 mod operator;
 mod outcomes;

@@ -9,6 +9,7 @@ use payoutd::config;
 use payoutd::disk::Disk;
 use payoutd::engine::{Engine, Project, Refused};
 use payoutd::ledger::Ledger;
+use payoutd::metrics::Metrics;
 use payoutd::order::{Draft, Order};
 use payoutd::pb::{self, PayoutState};
 use payoutd::policy::{Rule, Terms};
@@ -253,7 +254,8 @@ async fn all_projects_are_those_that_the_operator_may_use() {
 
 /// An engine of its own: on one thread, calls that are polled together join the same flight.
 async fn engine(upstream: &Upstream, folder: &tempfile::TempDir) -> Arc<Engine> {
-    let ledger = Ledger::open(&folder.path().join("payoutd.db")).expect("opened");
+    let ledger =
+        Ledger::open(&folder.path().join("payoutd.db"), &Metrics::new([])).expect("opened");
     let disk = Disk::new(folder.path(), 0);
     let project = Project::new(&project(upstream.address), String::new()).expect("built");
     Engine::new((ledger, disk), HashMap::from([(PID, project)]), Duration::from_secs(60), 1)

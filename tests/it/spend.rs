@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use payoutd::ledger::{Begun, Cause, Id, Ledger, OpenError, Resend};
+use payoutd::metrics::Metrics;
 use payoutd::order::{Draft, Order};
 use payoutd::outcome::{Doubt, Outcome, Refusal, Unsent};
 use payoutd::payout::{Payout, Progress};
@@ -44,7 +45,7 @@ impl Books {
     fn open() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("l.db");
-        let ledger = Ledger::open(&path).expect("opened");
+        let ledger = Ledger::open(&path, &Metrics::new([])).expect("opened");
         Self { ledger, shell: Connection::open(path).expect("opened"), _folder: folder }
     }
 
@@ -266,8 +267,8 @@ async fn a_file_of_version_2_becomes_what_a_new_one_is_and_keeps_its_payouts() {
     let folder = tempfile::tempdir().expect("a folder");
     let (old, new) = (folder.path().join("old.db"), folder.path().join("new.db"));
     drop(version_2(&old));
-    drop(Ledger::open(&new).expect("created"));
-    let ledger = Ledger::open(&old).expect("brought up to date");
+    drop(Ledger::open(&new, &Metrics::new([])).expect("created"));
+    let ledger = Ledger::open(&old, &Metrics::new([])).expect("brought up to date");
     let found = ledger.find(1, Id::ThirdParty("old".into())).await.expect("read").expect("kept");
     assert_eq!((found.state, found.cid, found.caller.as_str()), (State::Accepted, Some(9), ""));
     let history = ledger.history(found, 0).await.expect("read");
@@ -279,7 +280,7 @@ async fn a_file_of_version_2_becomes_what_a_new_one_is_and_keeps_its_payouts() {
     assert_eq!(shape(&old), shape(&new));
 
     // A second start finds nothing to do, and the books as they were.
-    let ledger = Ledger::open(&old).expect("opened");
+    let ledger = Ledger::open(&old, &Metrics::new([])).expect("opened");
     let begun = ledger.begin(order("more", "0.1"), a, Resend::Never).await.expect("begun");
     assert!(matches!(begun, Begun::Denied(Rule::PerDayLimit)), "{begun:?}");
 }
@@ -293,6 +294,6 @@ async fn a_step_to_a_new_version_that_fails_leaves_the_old_file() {
     db.execute_batch("CREATE TABLE spend (x)").expect("written");
     drop(db);
     let before = shape(&path);
-    assert!(matches!(Ledger::open(&path), Err(OpenError::Sqlite(_))));
+    assert!(matches!(Ledger::open(&path, &Metrics::new([])), Err(OpenError::Sqlite(_))));
     assert_eq!(shape(&path), before, "half of the step was kept");
 }

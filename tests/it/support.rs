@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use payoutd::app::{Addresses, App};
-use payoutd::config::{Callback, Config, Grpc, Log, Project};
+use payoutd::config::{Callback, Config, Grpc, Log, Project, Telemetry};
 use payoutd::pb;
 use payoutd::pb::payout_service_client::PayoutServiceClient;
 use payoutd::sandbox::book::Book;
@@ -141,6 +141,7 @@ pub(crate) fn config(upstream: SocketAddr, ledger: PathBuf) -> Config {
         projects: vec![project(upstream)],
         callers: vec![],
         log: Log { level: tracing::Level::TRACE, json: Some(true) },
+        telemetry: Telemetry::default(),
     }
 }
 

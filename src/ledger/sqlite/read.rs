@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 use super::{Error, damaged, micros, time};
 use crate::amount::Amount;
 use crate::coin::Currency;
-use crate::ledger::{Due, Filter, Id};
+use crate::ledger::{Due, Filter, Id, Open, Stock};
 use crate::order::{Key, Order};
 use crate::payout::{Payout, Progress};
 use crate::state::State;
@@ -44,9 +44,7 @@ pub(in crate::ledger) fn list(db: &Connection, filter: &Filter) -> Result<Vec<Pa
 /// The statement that finds a page.
 fn listing(filter: &Filter) -> String {
     // What has a due time is in one of these states, and in an index of its own.
-    let followed = [State::Sending, State::InDoubt, State::Accepted];
-    let open =
-        !filter.states.is_empty() && filter.states.iter().all(|state| followed.contains(state));
+    let open = !filter.states.is_empty() && filter.states.iter().all(|state| state.is_followed());
     let mut sql = match (open, filter.attention_only, &filter.caller) {
         (true, _, _) => "SELECT * FROM payout INDEXED BY payout_by_due WHERE due IS NOT NULL",
         (false, true, _) => "SELECT * FROM payout INDEXED BY payout_with_attention WHERE TRUE",
@@ -114,6 +112,31 @@ pub(in crate::ledger) fn due(db: &Connection, due: &Due) -> Result<Vec<Payout>, 
          ORDER BY due LIMIT ?3",
     )?;
     select.query_map(params![due.pid, micros(due.now), due.limit], payout)?.collect()
+}
+
+/// Payouts that are followed, counted.
+const OPEN: &str = "SELECT pid, state, reason, count(*), min(state_time), min(due)
+     FROM payout INDEXED BY payout_by_due WHERE due IS NOT NULL GROUP BY pid, state, reason";
+
+/// What is followed, and what has an attention, counted.
+pub(in crate::ledger) fn stock(db: &Connection) -> Result<Stock, Error> {
+    let open = |row: &Row<'_>| {
+        Ok(Open {
+            pid: row.get("pid")?,
+            state: state(row)?,
+            reason: row.get("reason")?,
+            count: row.get(3)?,
+            since: time(row.get(4)?),
+            due: time(row.get(5)?),
+        })
+    };
+    let open = db.prepare_cached(OPEN)?.query_map([], open)?.collect::<Result<_, _>>()?;
+    let with_attention = db
+        .prepare_cached(
+            "SELECT count(*) FROM payout INDEXED BY payout_with_attention WHERE attention <> ''",
+        )?
+        .query_row([], |row| row.get(0))?;
+    Ok(Stock { open, with_attention })
 }
 
 /// Every send that was under way.

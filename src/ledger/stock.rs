@@ -1,0 +1,48 @@
+//! What is in the ledger that has not come to its end, counted.
+
+use std::time::SystemTime;
+
+use super::{Ledger, Unavailable, sqlite};
+use crate::state::State;
+
+/// Payouts that are followed, counted at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Stock {
+    /// One entry for each project, state and reason that has any.
+    pub open: Vec<Open>,
+    /// Payouts that have an attention, ended ones included.
+    pub with_attention: i64,
+}
+
+/// Payouts of one project that stand alike.
+#[derive(Clone, Debug)]
+pub struct Open {
+    /// The project.
+    pub pid: i64,
+    /// Where they stand.
+    pub state: State,
+    /// Why.
+    pub reason: String,
+    /// How many there are.
+    pub count: i64,
+    /// Since when the oldest one stands there.
+    pub since: SystemTime,
+    /// When the first of them is to be looked at.
+    pub due: SystemTime,
+}
+
+impl Ledger {
+    /// Counts what is followed. Costs what is open, and nothing for what has ended.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub async fn stock(&self) -> Result<Stock, Unavailable> {
+        self.read(sqlite::read::stock).await
+    }
+
+    /// Bytes that are free on the ledger's file system for a user without privileges.
+    pub fn free_bytes(&self) -> Option<u64> {
+        let folder = rustix::fs::statvfs(&self.0.path).ok()?;
+        folder.f_bavail.checked_mul(folder.f_frsize)
+    }
+}

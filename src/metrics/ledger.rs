@@ -1,0 +1,57 @@
+//! Meters of the ledger's file.
+
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::family::{Histogram, Known};
+
+/// Bounds for a commit, in nanoseconds: a tenth of a millisecond to five seconds.
+const COMMIT: &[u64] = &[
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+    250_000_000,
+    1_000_000_000,
+    5_000_000_000,
+];
+/// Bounds for the operations that share one.
+const BATCH: &[u64] = &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
+
+/// The ledger's file.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    /// How long commits took, from the first operation to the end of the sync.
+    pub commit: Histogram,
+    /// How many operations shared one.
+    pub batch: Histogram,
+    /// 1 while the last attempt to write succeeded.
+    pub writable: Gauge,
+    /// Bytes that are free for the ledger on its file system. Unknown where nobody can tell.
+    pub free: Known,
+}
+
+impl Disk {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let disk = Self {
+            commit: Histogram::of_seconds(COMMIT),
+            batch: Histogram::of_counts(BATCH),
+            writable: Gauge::default(),
+            free: Known::default(),
+        };
+        let all = disk.clone();
+        registry.register("ledger_commit_duration_seconds", "How long commits took", all.commit);
+        let help = "Operations that shared a commit";
+        registry.register("ledger_batch_operations", help, all.batch);
+        let help = "1 while the ledger can be written";
+        registry.register("ledger_writable", help, all.writable);
+        registry.register("ledger_free_bytes", "Bytes free for the ledger", all.free);
+        disk
+    }
+}

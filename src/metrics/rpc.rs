@@ -1,0 +1,85 @@
+//! Meters of calls.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tonic::Code;
+
+use super::family::{Histogram, Known, Table};
+use super::label::{Mode, Shed};
+use crate::grpc::method::Method;
+use crate::policy::Rule;
+
+/// Bounds for whole calls, in nanoseconds: a millisecond to a minute.
+const CALL: &[u64] = &[
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+    250_000_000,
+    500_000_000,
+    1_000_000_000,
+    2_500_000_000,
+    5_000_000_000,
+    10_000_000_000,
+    30_000_000_000,
+    60_000_000_000,
+];
+
+/// Calls, and whoever makes them.
+#[derive(Clone, Debug)]
+pub struct Rpc {
+    /// Calls that have ended, by method and code; one that its caller left is CANCELLED.
+    pub requests: Table<(Method, Code), Counter>,
+    /// How long unary calls took.
+    pub duration: Table<Method, Histogram>,
+    /// Calls under way.
+    pub in_flight: Table<Method, Gauge>,
+    /// Watchers.
+    pub watchers: Gauge,
+    /// Calls turned away for their number.
+    pub shed: Table<Shed, Counter>,
+    /// Payouts that policy refused, or would have.
+    pub policy_refusals: Table<(Rule, Mode), Counter>,
+    /// Calls by nobody known.
+    pub authentication_failures: Counter,
+    /// Connections that callers have open. Unknown until the listener says.
+    pub connections: Known,
+    /// When the server's certificate ends, in seconds since 1970. Unknown without TLS of our own.
+    pub certificate_expiry: Known,
+}
+
+impl Rpc {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let rpc = Self {
+            requests: Table::new(),
+            duration: Table::of(Method::is_unary, || Histogram::of_seconds(CALL)),
+            in_flight: Table::new(),
+            watchers: Gauge::default(),
+            shed: Table::new(),
+            policy_refusals: Table::new(),
+            authentication_failures: Counter::default(),
+            connections: Known::default(),
+            certificate_expiry: Known::default(),
+        };
+        let all = rpc.clone();
+        registry.register("rpc_requests", "Calls that have ended", all.requests);
+        registry.register("rpc_duration_seconds", "How long unary calls took", all.duration);
+        registry.register("rpc_in_flight", "Calls under way", all.in_flight);
+        registry.register("watchers", "WatchPayout streams that are open", all.watchers);
+        registry.register("shed", "Calls turned away for their number", all.shed);
+        let help = "Payouts that policy refused, or would have refused";
+        registry.register("policy_refusals", help, all.policy_refusals);
+        let help = "Calls without valid credentials";
+        registry.register("authentication_failures", help, all.authentication_failures);
+        let help = "Connections that callers have open";
+        registry.register("connections", help, all.connections);
+        let help = "When the server certificate ends";
+        let name = "tls_certificate_expiry_timestamp_seconds";
+        registry.register(name, help, all.certificate_expiry);
+        rpc
+    }
+}
