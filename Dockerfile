@@ -1,4 +1,5 @@
 # The service, alone and unprivileged. Settings come by PAYOUTD_ variables or --config; secrets as files.
+# deploy/image/run builds this file as it stands and shows what the image does.
 
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
@@ -24,6 +25,7 @@ COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certifica
 COPY --from=build /src/target/release/payoutd /usr/local/bin/payoutd
 COPY --from=build --chown=65532:65532 /ledger /var/lib/payoutd
 
+# By number, so that a platform can see without a look inside that it is not root.
 USER 65532:65532
 WORKDIR /var/lib/payoutd
 # The ledger is what keeps a payout from being made twice: it must outlive the container.
@@ -34,6 +36,10 @@ ENV PAYOUTD_LEDGER__URL=sqlite:/var/lib/payoutd/payoutd.db
 # PAYOUTD_GRPC__TLS__*, and a probe that speaks TLS (docs/settings.md).
 EXPOSE 50051 8080 9090
 STOPSIGNAL SIGTERM
+# Asks over plain loopback. Kubernetes ignores it and has probes of its own: deploy/.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["payoutd", "health"]
+LABEL org.opencontainers.image.title="payoutd" \
+      org.opencontainers.image.description="A gRPC gateway for Cregis payouts that pays each id at most once" \
+      org.opencontainers.image.licenses="MIT OR Apache-2.0"
 ENTRYPOINT ["payoutd"]
 CMD ["serve"]

@@ -30,6 +30,14 @@ clients: tools
 metrics: tools
     tests/metrics/run
 
+# What deploy/ ships: manifests, chart, mesh settings.
+deploy: tools
+    tests/deploy/run
+
+# The image, built and run; as root on Debian.
+image: tools
+    deploy/image/run
+
 # The proto, the Dockerfile, the dependencies.
 files: tools
     buf lint

@@ -312,7 +312,8 @@ mod tests {
             assert_eq!(pass(&proven, path, Some(&[])), stranger, "{path}");
             assert_eq!(pass(&proven, path, None), stranger, "{path}");
             let open = Gate::new(Callers::new(&[], false), Metrics::new([]));
-            assert_eq!(pass(&open, path, None), noted(), "{path}");
+            assert_eq!(pass(&open, path, Some(&[])), noted(), "{path}");
+            assert_eq!(pass(&open, path, None), stranger, "{path}: it has lost its certificate");
         }
     }
 }

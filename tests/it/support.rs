@@ -2,6 +2,7 @@
 //! the sandbox, or a few raw bytes, as its Cregis.
 
 pub(crate) mod authority;
+mod bound;
 mod known;
 mod life;
 mod raw;
@@ -11,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use payoutd::app::{Addresses, App};
+use payoutd::app::Addresses;
 use payoutd::config::{Callback, Config, Grpc, Log, Project, Telemetry};
 use payoutd::pb;
 use payoutd::pb::payout_service_client::PayoutServiceClient;
@@ -170,7 +171,7 @@ pub(crate) struct Service {
 
 impl Service {
     pub(crate) async fn start(config: Config) -> Self {
-        let app = App::bind(&config).await.expect("bound");
+        let app = within(bound::bound(&config)).await;
         let (addresses, stop) = (app.addresses(), CancellationToken::new());
         let stopped = stop.clone();
         let mut task = JoinSet::new();

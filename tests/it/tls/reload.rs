@@ -138,7 +138,6 @@ async fn broken_new_files_leave_the_old_in_force_and_are_told_once() {
     let endpoint =
         endpoint.expect("an address").tls_config(pki.client(Some(&caller))).expect("TLS");
     let good = pki.servers.sign(Leaf::server(SERVER));
-    let mut told = 0;
     let breakages: [(&str, &dyn Fn()); 5] = [
         ("holds no private key", &|| drop(pki.write("key.pem", "canary"))),
         ("is not the key of", &|| drop(pki.write("key.pem", &good.key))),
@@ -148,11 +147,11 @@ async fn broken_new_files_leave_the_old_in_force_and_are_told_once() {
             crate::support::authority::mode(&pki.file("key.pem"), 0o644);
         }),
     ];
-    for (what, break_it) in breakages {
+    for (told, (what, break_it)) in breakages.into_iter().enumerate() {
+        assert_eq!(lines(&binary.log, BROKEN), told, "each is told once");
         break_it();
-        told += 1;
         within(async {
-            while lines(&binary.log, BROKEN) < told {
+            while lines(&binary.log, BROKEN) == told {
                 tokio::task::yield_now().await;
             }
         })
@@ -170,6 +169,5 @@ async fn broken_new_files_leave_the_old_in_force_and_are_told_once() {
         }
     })
     .await;
-    assert_eq!(lines(&binary.log, BROKEN), told, "each was told once");
     endpoint.connect().await.expect("and so do the new ones");
 }

@@ -1,0 +1,108 @@
+{{- define "payoutd.name" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride -}}
+{{- else -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "payoutd.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "payoutd.labels" -}}
+{{ include "payoutd.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "payoutd.claim" -}}
+{{- default (printf "%s-ledger" (include "payoutd.name" .)) .Values.persistence.existingClaim -}}
+{{- end -}}
+
+{{/* A JSON text is a TOML text, too. */}}
+{{- define "payoutd.toml" -}}
+# Where the ledger is, the image says (PAYOUTD_LEDGER__URL, which would win over this file).
+
+[grpc]
+listen = "0.0.0.0:50051"
+{{- if eq .Values.grpc.security "mesh" }}
+trust = "mesh"
+{{- with .Values.grpc.trustedProxies }}
+trusted_proxies = {{ toJson . }}
+{{- end }}
+{{- else }}
+
+[grpc.tls]
+cert_file = "/run/secrets/tls/tls.crt"
+key_file = "/run/secrets/tls/tls.key"
+client_ca_file = "/run/secrets/tls/ca.crt"
+{{- end }}
+
+[callback]
+listen = "0.0.0.0:8080"
+public_url = {{ .Values.callback.publicUrl | toJson }}
+
+[admin]
+listen = "0.0.0.0:9090"
+
+[log]
+format = "json"
+{{- range .Values.projects }}
+
+[[project]]
+pid = {{ .pid }}
+base_url = {{ .baseUrl | toJson }}
+api_key_file = {{ printf "/run/secrets/cregis/%s" .apiKey | toJson }}
+{{- with .timeout }}
+timeout = {{ toJson . }}
+{{- end }}
+{{- with .connectTimeout }}
+connect_timeout = {{ toJson . }}
+{{- end }}
+{{- with .maxInFlight }}
+max_in_flight = {{ int . }}
+{{- end }}
+{{- with .pollFirst }}
+poll_first = {{ toJson . }}
+{{- end }}
+{{- with .verification }}
+verification = {{ . }}
+{{- end }}
+{{- with .resendInDoubt }}
+resend_in_doubt = {{ . }}
+{{- end }}
+{{- with .strictText }}
+strict_text = {{ . }}
+{{- end }}
+{{- end }}
+{{- range .Values.callers }}
+
+[[caller]]
+name = {{ .name | toJson }}
+roles = {{ .roles | toJson }}
+{{- with .identities }}
+identities = {{ toJson . }}
+{{- end }}
+{{- with .tokenSha256 }}
+token_sha256 = {{ toJson . }}
+{{- end }}
+{{- with .projects }}
+projects = [{{ join ", " . }}]
+{{- end }}
+{{- with .ownPayoutsOnly }}
+own_payouts_only = {{ . }}
+{{- end }}
+{{- end }}
+{{- with .Values.extraToml }}
+
+{{ . | trim }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,186 @@
+"""What must hold of the manifests, whoever wrote them out.
+
+    manifests.py schemas FILE...      every document fits its schema, unknown fields are mistakes
+    manifests.py restricted FILE...   pods keep to Kubernetes' "restricted" standard, and to our own rules
+    manifests.py agree ONE OTHER      two renderings say the same, but for labels and generated names
+
+Kubernetes' own kinds are judged by its published schemas, Istio's and the Gateway API's by the CRDs of
+their Go modules in .tools/crds. CEL rules in CRDs are not run. For Linkerd's and the Prometheus operator's
+kinds no package carries schemas: KNOWN lists the fields that we use.
+"""
+
+import pathlib
+import sys
+import tomllib
+
+import jsonschema
+import kubernetes_validate
+import yaml
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+# The oldest that the chart allows, and the newest that is known.
+VERSIONS = ["1.29", "1.37"]
+
+
+def text(**properties):
+    return {"type": "object", "additionalProperties": False, "properties": properties, "required": [*properties]}
+
+
+ANY, WORD = {"type": "object"}, {"type": "string"}
+KNOWN = {
+    ("policy.linkerd.io/v1beta3", "Server"): text(podSelector=ANY, port=WORD, proxyProtocol={"const": "gRPC"}),
+    ("policy.linkerd.io/v1alpha1", "MeshTLSAuthentication"): text(identities={"type": "array", "minItems": 1}),
+    ("policy.linkerd.io/v1alpha1", "AuthorizationPolicy"): text(
+        targetRef=text(group=WORD, kind=WORD, name=WORD),
+        requiredAuthenticationRefs={"type": "array", "items": text(group=WORD, kind=WORD, name=WORD)},
+    ),
+    ("monitoring.coreos.com/v1", "ServiceMonitor"): text(
+        jobLabel=WORD, selector=ANY, endpoints={"type": "array", "items": text(port=WORD, path=WORD, interval=WORD)}
+    ),
+    ("monitoring.coreos.com/v1", "PrometheusRule"): text(groups={"type": "array", "minItems": 1}),
+}
+
+
+def documents(path):
+    return [document for document in yaml.safe_load_all(pathlib.Path(path).read_text()) if document]
+
+
+def named(document):
+    return f"{document['kind']}/{document['metadata']['name']}"
+
+
+# === schemas ===
+
+
+def strict(schema):
+    """The schema, with unknown fields refused, as a server with strict field validation does."""
+    if isinstance(schema, list):
+        return [strict(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    schema = {key: strict(value) for key, value in schema.items()}
+    closed = isinstance(schema.get("properties"), dict) and schema.get("type") == "object"
+    if closed and not schema.get("x-kubernetes-preserve-unknown-fields"):
+        schema.setdefault("additionalProperties", False)
+    return schema
+
+
+def custom_schemas():
+    found = {}
+    for path in (ROOT / ".tools/crds").iterdir():
+        for crd in documents(path):
+            if crd["kind"] != "CustomResourceDefinition":
+                continue
+            for version in crd["spec"]["versions"]:
+                kind = (f"{crd['spec']['group']}/{version['name']}", crd["spec"]["names"]["kind"])
+                found[kind] = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    return found
+
+
+def schemas(paths):
+    custom, count = custom_schemas(), 0
+    for path in paths:
+        for document in documents(path):
+            count += 1
+            kind = (document["apiVersion"], document["kind"])
+            schema = KNOWN.get(kind) or strict(custom.get(kind))
+            try:
+                if schema:
+                    jsonschema.validate(document["spec"], schema)
+                else:
+                    for version in VERSIONS:
+                        kubernetes_validate.validate(document, version, strict=True)
+            except (jsonschema.ValidationError, kubernetes_validate.ValidationError) as error:
+                sys.exit(f"{path}: {named(document)}: {error.message} at {list(error.path)}")
+    assert count, "no documents"
+
+
+# === restricted ===
+
+
+def restricted(paths):
+    pods = 0
+    for path in paths:
+        for document in documents(path):
+            if document["kind"] != "StatefulSet":
+                continue
+            pods += 1
+            spec = document["spec"]
+            pod = spec["template"]["spec"]
+            (container,) = pod["containers"]
+            inside, around = container["securityContext"], pod["securityContext"]
+            modes = {volume["secret"].get("defaultMode") for volume in pod["volumes"] if "secret" in volume}
+            rules = {
+                "one replica": spec["replicas"] == 1 and "volumeClaimTemplates" not in spec,
+                "not root": around["runAsNonRoot"] and around["runAsUser"] == around["fsGroup"] == 65532,
+                "seccomp": around["seccompProfile"] == {"type": "RuntimeDefault"},
+                "no capabilities": inside["capabilities"] == {"drop": ["ALL"]},
+                "no escalation": inside["allowPrivilegeEscalation"] is False,
+                "read-only root": inside["readOnlyRootFilesystem"] is True,
+                "no host": not any(pod.get(name) for name in ("hostNetwork", "hostPID", "hostIPC")),
+                "kinds of volume": all(
+                    set(volume) - {"name"} <= {"configMap", "persistentVolumeClaim", "secret"}
+                    for volume in pod["volumes"]
+                ),
+                "no token of the API server": pod["automountServiceAccountToken"] is False,
+                "no variables of Services": pod["enableServiceLinks"] is False,
+                "secrets are files of the group": modes == {0o440},
+                "no secret among the variables": "secretKeyRef" not in str(container.get("env", [])),
+                "grace for the drain": pod["terminationGracePeriodSeconds"] >= 45,
+                "liveness depends on nothing": container["livenessProbe"]["httpGet"]["path"] == "/livez",
+                "memory is bounded": "memory" in container["resources"]["limits"],
+            }
+            broken = [name for name, holds in rules.items() if not holds]
+            if broken:
+                sys.exit(f"{path}: {named(document)}: {broken}")
+    assert pods, "no pods"
+
+
+# === agree ===
+
+
+def plain(path):
+    """Kind and name to content, without what a tool adds: labels, hashes in names, annotations of its own."""
+    found = {}
+    for document in documents(path):
+        meta = document["metadata"]
+        name = meta["name"]
+        if document["kind"] == "ConfigMap":
+            name = "payoutd"
+            document["data"] = tomllib.loads(document["data"]["payoutd.toml"])
+        if document["kind"] == "StatefulSet":
+            template = document["spec"]["template"]
+            template["metadata"]["annotations"].pop("checksum/config", None)
+            for container in template["spec"]["containers"]:
+                container.pop("imagePullPolicy", None)
+            for volume in template["spec"]["volumes"]:
+                if "configMap" in volume:
+                    volume["configMap"]["name"] = "payoutd"
+        found[document["kind"], name] = {key: value for key, value in document.items() if key != "metadata"}
+    return found
+
+
+def difference(one, other, path=""):
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in sorted({*one, *other}, key=str):
+            if key not in one or key not in other:
+                return f"{path}.{key} stands in one of them only"
+            if found := difference(one[key], other[key], f"{path}.{key}"):
+                return found
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for index, pair in enumerate(zip(one, other)):
+            if found := difference(*pair, f"{path}[{index}]"):
+                return found
+    elif one != other:
+        return f"{path}: {one!r} and {other!r}"
+    return None
+
+
+def agree(paths):
+    one, other = map(plain, paths)
+    if found := difference(one, other):
+        sys.exit(f"{paths[0]} and {paths[1]} differ: {found}")
+
+
+if __name__ == "__main__":
+    {"schemas": schemas, "restricted": restricted, "agree": agree}[sys.argv[1]](sys.argv[2:])
