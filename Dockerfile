@@ -16,6 +16,8 @@ RUN mkdir -p src benches/payouts \
 COPY build.rs ./
 COPY proto proto
 COPY src src
+# Which commit this is, for payoutd_build_info.
+ARG PAYOUTD_REVISION=unknown
 RUN find build.rs src proto -type f -exec touch {} + \
     && cargo build --release --locked --bin payoutd \
     && mkdir /ledger

@@ -30,6 +30,10 @@ clients: tools
 metrics: tools
     tests/metrics/run
 
+# A real Envoy in front of two services.
+mesh: tools
+    cargo test --locked --test it -- mesh:: --ignored
+
 # What deploy/ ships: manifests, chart, mesh settings.
 deploy: tools
     tests/deploy/run

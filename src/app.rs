@@ -131,9 +131,12 @@ impl App {
             admin: local(&admin, config.admin)?,
         };
         engine.recover().await?;
-        let certificates = config.grpc.tls.as_ref().map(Certificates::load).transpose();
+        let load = |tls| Certificates::load(tls, &metrics.rpc.certificate_expiry);
+        let certificates = config.grpc.tls.as_ref().map(load).transpose();
         let certificates = certificates.map_err(Error::Certificates)?.map(Arc::new);
-        let grpc = (Listener::new(listener, &config.grpc, certificates.clone()), router);
+        let open = &metrics.rpc.connections;
+        let listener = Listener::new(listener, &config.grpc, certificates.clone(), open);
+        let grpc = (listener, router);
         let drain_delay = config.grpc.drain_delay;
         Ok(Self { engine, health, grpc, certificates, callback, admin, addresses, drain_delay })
     }

@@ -7,6 +7,7 @@
 //! commit is trusted in neither direction: the connection is dropped, the file opened anew, and nothing
 //! is acknowledged in between.
 
+mod questions;
 mod reader;
 mod sqlite;
 mod stock;
@@ -29,7 +30,7 @@ use crate::order::{Key, Order};
 use crate::outcome::{Doubt, Outcome, Unsent};
 use crate::payout::{Payout, Progress};
 use crate::policy::Terms;
-use reader::{Read, answer};
+use reader::Read;
 pub use stock::{Open, Stock};
 pub use terms::{Begun, Cause, Due, Filter, Id, Lead, Notice, OpenError, Resend, Unavailable};
 pub use watchers::Revisions;
@@ -68,7 +69,7 @@ impl Ledger {
     pub fn open(path: &Path, metrics: &Arc<Metrics>) -> Result<Self, OpenError> {
         let lock = sqlite::claim(path)?;
         let writer = sqlite::open_writer(path)?;
-        let (reader, lister) = (sqlite::open_reader(path)?, sqlite::open_reader(path)?);
+        let (db, pages) = (sqlite::open_reader(path)?, sqlite::open_reader(path)?);
 
         let (writes, queue) = mpsc::channel();
         let (reads, questions) = mpsc::channel();
@@ -79,10 +80,13 @@ impl Ledger {
         let writer = Writer::new(path, writer, lock, queue, signals);
         let watchers = Arc::<Watchers>::default();
         Handle::current().spawn(tell(answers, Arc::clone(&watchers)));
+        let (found, findings) = tokio_mpsc::unbounded_channel();
+        Handle::current().spawn(reader::tell(findings));
+        let listed = found.clone();
         let running = vec![
             spawn("ledger-writer", move || writer.run())?,
-            spawn("ledger-reader", move || answer(&questions, &reader))?,
-            spawn("ledger-lister", move || answer(&long_questions, &lister))?,
+            spawn("ledger-reader", move || reader::run(&db, &questions, &found))?,
+            spawn("ledger-lister", move || reader::run(&pages, &long_questions, &listed))?,
         ];
         let queues = Some(Queues { writes, reads, lists });
         let (path, metrics) = (path.to_owned(), Arc::clone(metrics));

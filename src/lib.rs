@@ -6,8 +6,7 @@
 //! - [`listener`]: connections from callers, plain or TLS, limited; [`tls`]: the certificates;
 //!   [`peer`]: who is at the other end.
 //! - [`order`]: what a caller asks for, checked; with [`coin`], [`address`] and [`amount`].
-//! - [`caller`]: who calls, and how that is proven; [`policy`]: what they may have paid. [`peer`]: what the transport
-//!   proves.
+//! - [`caller`]: who calls, and how that is proven; [`policy`]: what they may have paid.
 //! - [`engine`]: the use cases. Flights own sends; callers only wait.
 //! - [`state`]: the one table that moves a payout; [`payout`]: what changes with it, and [`attention`]; [`outcome`]: what a
 //!   send comes to. Pure.

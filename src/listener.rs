@@ -23,6 +23,7 @@ use tokio_util::either::Either;
 use tonic::transport::server::TcpIncoming;
 
 use crate::config;
+use crate::metrics::family::Known;
 use crate::tls::{Certificate, Certificates};
 use place::{Place, Places};
 
@@ -59,18 +60,19 @@ pub struct Listener {
 // === impl Listener ===
 
 impl Listener {
-    /// Listens on `socket`, with TLS where `certificates` are given.
+    /// Listens on `socket`, with TLS where `certificates` are given; `open` counts the connections.
     pub fn new(
         socket: TcpListener,
         settings: &config::Grpc,
         certificates: Option<Arc<Certificates>>,
+        open: &Known,
     ) -> Self {
         let socket = TcpIncoming::from(socket);
         let most = within_descriptors(settings.max_connections);
         Self {
             socket: socket.with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE)),
             certificates,
-            places: Places::new(most, settings.trusted_proxies.clone()),
+            places: Places::new(most, settings.trusted_proxies.clone(), open.clone()),
             arriving: JoinSet::new(),
             order: VecDeque::new(),
             paused: None,

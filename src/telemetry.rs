@@ -15,11 +15,11 @@ use std::time::Duration;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tokio::sync::oneshot;
-use tracing::{Level, Subscriber};
+use tracing::level_filters::LevelFilter;
+use tracing::{Dispatch, Level, Subscriber, dispatcher};
 use tracing_subscriber::filter::{Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
-use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
 use crate::config;
@@ -40,19 +40,21 @@ pub fn init(log: Log, telemetry: &config::Telemetry) -> Traces {
         Ok(provider) => (provider, None),
         Err(error) => (None, Some(error)),
     };
-    let tracer = provider.as_ref().map(|provider| provider.tracer("payoutd"));
-    let spans = tracer.map(|tracer| {
-        let plain = tracing_opentelemetry::layer().with_location(false).with_threads(false);
-        let plain = plain.with_target(false).with_level(false).with_tracked_inactivity(false);
-        let ours = filter_fn(|metadata| metadata.is_span() && metadata.target() == span::TARGET);
-        plain.with_tracer(tracer).with_filter(ours)
-    });
     // Tests start several services in one process; the first one's logs serve all.
-    let first = tracing_subscriber::registry().with(lines(log)).with(spans).try_init().is_ok();
+    let first = dispatcher::set_global_default(dispatch(log, provider.as_ref())).is_ok();
     if let Some(error) = broken {
         tracing::error!(error = &*error as &dyn std::error::Error, "traces are off");
     }
     Traces(provider.filter(|_| first))
+}
+
+fn dispatch(log: Log, provider: Option<&SdkTracerProvider>) -> Dispatch {
+    let logs = tracing_subscriber::registry().with(lines(log));
+    match provider {
+        Some(provider) => Dispatch::new(logs.with(spans(provider))),
+        // Not an absent layer: that has no filter, so every line of every library would be made.
+        None => Dispatch::new(logs),
+    }
 }
 
 fn lines<S>(log: Log) -> impl Layer<S>
@@ -74,8 +76,18 @@ where
     let targets = Targets::new()
         .with_default(Level::WARN)
         .with_target("payoutd", log.level)
-        .with_target(span::TARGET, tracing::level_filters::LevelFilter::OFF);
+        .with_target(span::TARGET, LevelFilter::OFF);
     lines.with_filter(targets)
+}
+
+fn spans<S>(provider: &SdkTracerProvider) -> impl Layer<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let plain = tracing_opentelemetry::layer().with_location(false).with_threads(false);
+    let plain = plain.with_target(false).with_level(false).with_tracked_inactivity(false);
+    let ours = filter_fn(|metadata| metadata.is_span() && metadata.target() == span::TARGET);
+    plain.with_tracer(provider.tracer("payoutd")).with_filter(ours)
 }
 
 impl Traces {
@@ -90,6 +102,26 @@ impl Traces {
         });
         if flushing.is_ok() {
             let _ = tokio::time::timeout(FLUSH, ended).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_collector_no_span_is_made_and_with_one_no_library_speaks_up() {
+        let log = Log { level: Level::INFO, json: Some(true) };
+        let provider = SdkTracerProvider::builder().build();
+        for (provider, traced) in [(None, false), (Some(&provider), true)] {
+            dispatcher::with_default(&dispatch(log, provider), || {
+                assert_eq!(!span::validate().is_disabled(), traced);
+                assert!(tracing::enabled!(target: "payoutd::engine", Level::INFO));
+                assert!(!tracing::enabled!(target: "payoutd::engine", Level::DEBUG));
+                assert!(!tracing::enabled!(target: "h2::codec", Level::INFO));
+                assert!(tracing::span!(target: "h2::codec", Level::TRACE, "theirs").is_disabled());
+            });
         }
     }
 }

@@ -22,6 +22,7 @@ use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{Error, RootCertStore, ServerConfig};
 
 use crate::config::{self, private_file};
+use crate::metrics::family::Known;
 
 pub use certificate::Certificate;
 
@@ -29,6 +30,8 @@ pub use certificate::Certificate;
 pub struct Certificates {
     settings: config::Tls,
     current: ArcSwap<Material>,
+    /// Tells the platform when the listener's certificate ends.
+    expiry: Known,
 }
 
 /// What one reading of the files gave.
@@ -36,6 +39,8 @@ struct Material {
     /// Of the files' contents: tells one reading from another.
     digest: [u8; 32],
     server: Arc<ServerConfig>,
+    /// When the listener's certificate ends, in seconds since 1970, where it can be told.
+    not_after: Option<i64>,
     /// Judges callers' certificates; none: none are asked for.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
@@ -56,13 +61,23 @@ const CLIENT_CA: &str = "client_ca_file";
 // === impl Certificates ===
 
 impl Certificates {
-    /// Reads the files for the first time.
+    /// Reads the files for the first time; tells `expiry` when the listener's certificate ends.
     ///
     /// # Errors
     /// Everything that is wrong with them.
-    pub fn load(settings: &config::Tls) -> Result<Self, Vec<Broken>> {
+    pub fn load(settings: &config::Tls, expiry: &Known) -> Result<Self, Vec<Broken>> {
         let material = Files::read(settings)?.material()?;
-        Ok(Self { settings: settings.clone(), current: ArcSwap::from_pointee(material) })
+        let settings = settings.clone();
+        let first = ArcSwap::from_pointee(material);
+        let certificates = Self { settings, current: first, expiry: expiry.clone() };
+        certificates.tell_expiry();
+        Ok(certificates)
+    }
+
+    fn tell_expiry(&self) {
+        if let Some(not_after) = self.current.load().not_after {
+            self.expiry.set(not_after);
+        }
     }
 
     /// Accepts connections with the certificates of now.
@@ -90,6 +105,7 @@ impl Certificates {
             match read.and_then(|files| files.material()) {
                 Ok(material) => {
                     self.current.store(Arc::new(material));
+                    self.tell_expiry();
                     tracing::info!("new certificates in force");
                     doubtful = Doubtful::default();
                 }
@@ -189,6 +205,7 @@ impl Files {
             }
         };
         let asking = verifier.clone().unwrap_or_else(WebPkiClientVerifier::no_client_auth);
+        let not_after = chain.first().and_then(certificate::not_after);
         let versions = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(|error| vec![Broken::new(CERT, error)])?;
@@ -198,7 +215,7 @@ impl Files {
         // A resumed session would bring back a certificate that nobody has judged today.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
-        Ok(Material { digest: self.digest(), server: Arc::new(server), verifier })
+        Ok(Material { digest: self.digest(), server: Arc::new(server), not_after, verifier })
     }
 }
 

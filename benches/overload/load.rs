@@ -1,4 +1,4 @@
-//! Loads: a closed loop that finds the peak, and an open one that does not care what comes back.
+//! Closed loops: what the peak is, and whether all is normal again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use payoutd::pb;
 use payoutd::pb::payout_service_client::PayoutServiceClient;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
 use tonic::transport::{Channel, Endpoint};
 use tonic_types::StatusExt;
 
@@ -15,8 +14,6 @@ use crate::unique::unique;
 
 pub(crate) type Client = PayoutServiceClient<Channel>;
 
-/// More calls than this are not begun: whoever drives is on the same machine.
-const OUTSTANDING_MAX: usize = 20_000;
 /// Part of each round in which nothing is measured yet.
 pub(crate) const WARM_UP: Duration = Duration::from_millis(500);
 
@@ -30,16 +27,6 @@ pub(crate) enum End {
 
 /// One call: what became of it, and after how many milliseconds.
 pub(crate) type Call = (End, f64);
-
-/// What an open loop came to.
-#[derive(Debug, Default)]
-pub(crate) struct Flood {
-    pub(crate) offered: usize,
-    pub(crate) not_begun: usize,
-    pub(crate) calls: Vec<Call>,
-    /// Until the last call that was begun in time had its answer; the calls after the end count, too.
-    pub(crate) seconds: f64,
-}
 
 /// `count` connections.
 pub(crate) async fn connect(address: &str, count: usize) -> Vec<Client> {
@@ -105,38 +92,6 @@ pub(crate) async fn closed(
     (times.len() as f64 / (start.elapsed() - WARM_UP).as_secs_f64(), times)
 }
 
-/// Offers `rate` payouts a second for `time`, whatever becomes of them.
-pub(crate) async fn open(clients: &[Client], rate: f64, time: Duration) -> Flood {
-    let mut flood = Flood::default();
-    let mut beat = interval(Duration::from_millis(1));
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let start = Instant::now();
-    let mut calls = JoinSet::new();
-    while start.elapsed() < time {
-        beat.tick().await;
-        let due = (start.elapsed().as_secs_f64() * rate) as usize;
-        for number in flood.offered..due {
-            if calls.len() < OUTSTANDING_MAX {
-                calls.spawn(call(clients[number % clients.len()].clone()));
-            } else {
-                flood.not_begun += 1;
-            }
-        }
-        flood.offered = flood.offered.max(due);
-        while let Some(ended) = calls.try_join_next() {
-            flood.calls.push(ended.expect("no panic"));
-        }
-    }
-    flood.seconds = start.elapsed().as_secs_f64();
-    // Those that are still waiting count as what they come to, but not for the goodput's time.
-    let in_time = flood.calls.len();
-    let late = calls.join_all().await;
-    let late = late.into_iter().filter(|(end, _)| *end != End::Taken);
-    flood.calls.truncate(in_time);
-    flood.calls.extend(late);
-    flood
-}
-
 /// How long until a closed loop has its median back within half as much again as `normal`, in seconds.
 pub(crate) async fn recovery(clients: &[Client], concurrency: usize, normal: f64) -> f64 {
     const WINDOW: Duration = Duration::from_millis(250);
@@ -177,11 +132,4 @@ pub(crate) async fn recovery(clients: &[Client], concurrency: usize, normal: f64
 pub(crate) fn percentile(values: &mut [f64], percent: usize) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() * percent / 100).copied().unwrap_or(f64::NAN)
-}
-
-impl Flood {
-    /// The times of the calls that ended so, in milliseconds.
-    pub(crate) fn times(&self, wanted: End) -> Vec<f64> {
-        self.calls.iter().filter(|(end, _)| *end == wanted).map(|(_, time)| *time).collect()
-    }
 }

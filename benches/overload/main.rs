@@ -7,6 +7,7 @@
 #![expect(clippy::float_arithmetic, reason = "measures time, never money")]
 
 mod beside;
+mod flood;
 mod load;
 #[path = "../payouts/process.rs"]
 mod process;
@@ -17,7 +18,8 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use beside::{Seen, control};
-use load::{Client, End, Flood, percentile};
+use flood::{Flood, Lines};
+use load::{Client, End, percentile};
 use process::{Child, Folder};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -109,15 +111,23 @@ async fn flood(what: &str, in_flight: usize, delay: Option<&str>, time: Duration
     let stop = CancellationToken::new();
     let others = beside::beside(payoutd.address().to_owned(), doubts, time / 20, stop.clone());
     let mut others = JoinSet::from_iter([others]);
-    let cpu = payoutd.cpu_us();
-    let flooded = load::open(&clients, 3.0 * peak, time).await;
-    let cpu = payoutd.cpu_us() - cpu;
+    let lines = Lines::connect(payoutd.address(), 16).await;
+    let used = || [payoutd.cpu_us(), upstream.cpu_us(), process::own_cpu_us()];
+    let before = used();
+    let flooded = lines.flood(3.0 * peak, time).await;
+    let after = used();
     stop.cancel();
     let back = load::recovery(&clients, 16, normal).await;
     let seen = others.join_next().await.expect("one").expect("no panic");
     println!("\n{what}; {} s", time.as_secs());
     report(peak, &flooded, seen);
-    println!("  service CPU          {:>9.2} cores while flooded", cpu / 1e6 / flooded.seconds);
+    let cores = |at: usize| (after[at] - before[at]) / 1e6 / flooded.seconds;
+    println!(
+        "  cores used           {:>9.2} by the service, {:.2} by the sandbox, {:.2} by this driver",
+        cores(0),
+        cores(1),
+        cores(2)
+    );
     println!("  normal again after   {back:>9.2} s (median of 16 at a time: {normal:.1} ms)");
     println!("  RSS                  {:>9.1} MB", payoutd.rss_mb());
 }

@@ -123,12 +123,7 @@ impl Child {
 
     /// CPU time that the process has used, in microseconds.
     pub(crate) fn cpu_us(&self) -> f64 {
-        let stat = read_to_string(format!("/proc/{}/stat", self.process.id())).expect("stat");
-        let after_name = stat.rsplit(')').next().unwrap_or_default();
-        let fields: Vec<&str> = after_name.split_whitespace().collect();
-        let ticks: f64 = fields[11..13].iter().map(|t| t.parse::<f64>().expect("ticks")).sum();
-        // USER_HZ is 100 on every Linux that Rust supports.
-        ticks * 10_000.0
+        cpu_us(&self.process.id().to_string())
     }
 
     /// Resident memory in MB.
@@ -174,4 +169,19 @@ impl Drop for Child {
 
 fn payoutd() -> Command {
     Command::new(env!("CARGO_BIN_EXE_payoutd"))
+}
+
+/// CPU time that this program has used itself, in microseconds.
+#[allow(dead_code, reason = "not every benchmark needs it")]
+pub(crate) fn own_cpu_us() -> f64 {
+    cpu_us("self")
+}
+
+fn cpu_us(process: &str) -> f64 {
+    let stat = read_to_string(format!("/proc/{process}/stat")).expect("stat");
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let fields: Vec<&str> = after_name.split_whitespace().collect();
+    let ticks: f64 = fields[11..13].iter().map(|t| t.parse::<f64>().expect("ticks")).sum();
+    // USER_HZ is 100 on every Linux that Rust supports.
+    ticks * 10_000.0
 }

@@ -7,6 +7,7 @@ use toml::Value;
 
 use super::duration;
 use super::reader::{Section, text};
+use crate::metrics::family::Known;
 use crate::tls::Certificates;
 
 /// `[grpc.tls]`
@@ -36,7 +37,8 @@ impl Tls {
             (None, _) | (_, None) => None,
         };
         // What cannot be used would only be noticed by the first caller.
-        if let Some(Err(broken)) = tls.as_ref().map(Certificates::load) {
+        let load = |tls| Certificates::load(tls, &Known::default());
+        if let Some(Err(broken)) = tls.as_ref().map(load) {
             for broken in broken {
                 section.mistake(broken.setting, broken.what);
             }

@@ -1,108 +1,65 @@
-//! What the ledger is asked; answered beside the writer, from connections that cannot write.
+//! The threads that read: whatever is asked, one snapshot, then the answers.
 
-use std::sync::{Arc, mpsc};
+use std::iter::once;
+use std::sync::mpsc;
 
 use rusqlite::Connection;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 
-use super::{Due, Filter, Id, Lead, Ledger, Unavailable, sqlite};
-use crate::order::Order;
-use crate::payout::Payout;
-use crate::policy::{Rule, Terms};
+use super::{Unavailable, sqlite};
 
-/// A question for a reader's connection.
-pub(super) type Read = Box<dyn FnOnce(&Connection) + Send>;
+/// The most questions that share a snapshot.
+const BATCH_MAX: usize = 64;
 
-/// What a thread that reads does until nobody can ask it any more.
-pub(super) fn answer(questions: &mpsc::Receiver<Read>, db: &Connection) {
-    questions.iter().for_each(|question| question(db));
-}
+/// A question: does its work, and leaves its answer.
+pub(super) type Read = Box<dyn FnOnce(&Connection) -> Answer + Send>;
 
-impl Ledger {
-    /// Finds one payout.
-    ///
-    /// # Errors
-    /// Where the file cannot be read.
-    pub async fn find(&self, pid: i64, id: Id) -> Result<Option<Payout>, Unavailable> {
-        self.read(move |db| sqlite::read::find(db, pid, &id)).await
-    }
+/// An answer on its way to whoever asked.
+pub(super) type Answer = Box<dyn FnOnce() + Send>;
 
-    /// The rule that speaks against sending `order` now, for the first time or after it was not sent.
-    ///
-    /// # Errors
-    /// Where the file cannot be read.
-    pub async fn judge(
-        &self,
-        order: Order,
-        terms: Arc<Terms>,
-    ) -> Result<Option<Rule>, Unavailable> {
-        let now = sqlite::now();
-        self.read(move |db| sqlite::spend::judge(db, &order, &terms, None, now)).await
-    }
-
-    /// One page of the payouts that fit `filter`, in the order in which they were recorded.
-    ///
-    /// # Errors
-    /// Where the file cannot be read.
-    pub async fn list(&self, filter: Filter) -> Result<Vec<Payout>, Unavailable> {
-        ask(&self.queues()?.lists, move |db| sqlite::read::list(db, &filter)).await
-    }
-
-    /// The next revisions of `latest` after `revision`, in order; not all at once where there are many.
-    ///
-    /// # Errors
-    /// Where the file cannot be read.
-    pub async fn history(&self, latest: Payout, revision: i64) -> Result<Vec<Payout>, Unavailable> {
-        let latest = Box::new(latest);
-        self.read(move |db| sqlite::read::history(db, &latest, revision)).await
-    }
-
-    /// Payouts that are to be looked at.
-    ///
-    /// # Errors
-    /// Where the file cannot be read.
-    pub async fn due(&self, due: Due) -> Result<Vec<Payout>, Unavailable> {
-        self.read(move |db| sqlite::read::due(db, &due)).await
-    }
-
-    /// Notices that Cregis is to be asked about.
-    ///
-    /// # Errors
-    /// Where the file cannot be read.
-    pub async fn leads(&self, due: Due) -> Result<Vec<Lead>, Unavailable> {
-        self.read(move |db| sqlite::notice::leads(db, &due)).await
-    }
-
-    /// Whether an operator has paused the project.
-    ///
-    /// # Errors
-    /// Where the file cannot be read.
-    pub async fn is_paused(&self, pid: i64) -> Result<bool, Unavailable> {
-        self.read(move |db| sqlite::notice::is_paused(db, pid)).await
-    }
-
-    pub(super) async fn read<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
-    ) -> Result<T, Unavailable> {
-        ask(&self.queues()?.reads, work).await
-    }
-}
-
-/// Has one of the threads that read do `work`.
-async fn ask<T: Send + 'static>(
-    thread: &mpsc::Sender<Read>,
-    work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
-) -> Result<T, Unavailable> {
-    let (reply, answer) = oneshot::channel();
-    let question = move |db: &Connection| {
+/// The question that does `work` and answers through `reply`.
+pub(super) fn question<T: Send + 'static>(
+    work: impl FnOnce(&Connection) -> Result<T, sqlite::Error> + Send + 'static,
+    reply: oneshot::Sender<Result<T, Unavailable>>,
+) -> Read {
+    Box::new(move |db| {
         let found = work(db).map_err(|error| {
             tracing::error!(error = &error as &dyn std::error::Error, "ledger read failed");
             Unavailable
         });
         // Whoever asked may have gone.
-        let _ = reply.send(found);
-    };
-    thread.send(Box::new(question)).map_err(|_| Unavailable)?;
-    answer.await.map_err(|_| Unavailable)?
+        Box::new(move || drop(reply.send(found)))
+    })
+}
+
+/// Answers `questions` until nobody can ask any more.
+///
+/// Each statement alone would lock the file's index anew, and each answer alone would wake the
+/// runtime: where many ask at once they share both.
+pub(super) fn run(
+    db: &Connection,
+    questions: &mpsc::Receiver<Read>,
+    answered: &tokio_mpsc::UnboundedSender<Vec<Answer>>,
+) {
+    while let Ok(first) = questions.recv() {
+        // All of them before the snapshot: nobody may be shown less than there was when they asked.
+        let batch: Vec<_> = once(first).chain(questions.try_iter().take(BATCH_MAX - 1)).collect();
+        if batch.len() == 1 {
+            batch.into_iter().for_each(|question| question(db)());
+            continue;
+        }
+        // Without one, each has its own.
+        let snapshot = db.unchecked_transaction();
+        let answers = batch.into_iter().map(|question| question(db)).collect();
+        drop(snapshot);
+        // Without a runtime there is nobody left to be told.
+        let _ = answered.send(answers);
+    }
+}
+
+/// Hands out whole batches from within the runtime.
+pub(super) async fn tell(mut batches: tokio_mpsc::UnboundedReceiver<Vec<Answer>>) {
+    while let Some(answers) = batches.recv().await {
+        answers.into_iter().for_each(|answer| answer());
+    }
 }

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
 
+use crate::metrics::family::Known;
+
 /// One address may hold a quarter of all places. Proxies, which many callers share, may hold all.
 const SHARE: usize = 4;
 
@@ -15,6 +17,8 @@ pub(super) struct Places {
     most: usize,
     proxies: Vec<IpNet>,
     taken: Mutex<Taken>,
+    /// Tells the platform how many are taken.
+    open: Known,
 }
 
 #[derive(Debug, Default)]
@@ -31,8 +35,9 @@ pub(super) struct Place {
 }
 
 impl Places {
-    pub(super) fn new(most: usize, proxies: Vec<IpNet>) -> Arc<Self> {
-        Arc::new(Self { most, proxies, taken: Mutex::default() })
+    pub(super) fn new(most: usize, proxies: Vec<IpNet>, open: Known) -> Arc<Self> {
+        open.set(0);
+        Arc::new(Self { most, proxies, taken: Mutex::default(), open })
     }
 
     /// A place for a connection from `address`, if there is one left for it.
@@ -49,6 +54,7 @@ impl Places {
         }
         taken.all += 1;
         taken.each.insert(whose, own + 1);
+        self.open.set(i64::try_from(taken.all).unwrap_or(i64::MAX));
         drop(taken);
         Some(Place { places: Arc::clone(self), whose })
     }
@@ -63,6 +69,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.places.taken();
         taken.all -= 1;
+        self.places.open.set(i64::try_from(taken.all).unwrap_or(i64::MAX));
         if let Some(own) = taken.each.get_mut(&self.whose) {
             *own -= 1;
             if *own == 0 {
@@ -91,7 +98,7 @@ mod tests {
     #[test]
     fn one_address_gets_a_quarter_a_proxy_gets_all_and_what_is_dropped_is_free_again() {
         let proxy = "10.0.0.0/8".parse().expect("a network");
-        let places = Places::new(8, vec![proxy]);
+        let places = Places::new(8, vec![proxy], Known::default());
         let mut held: Vec<_> = (0..3).map(|_| places.take(ip("192.0.2.1"))).collect();
         assert!(held[1].is_some() && held[2].is_none(), "a quarter");
         held.extend([places.take(ip("2001:db8::1")), places.take(ip("2001:db8::2"))]);

@@ -1,10 +1,10 @@
 //! A caller's certificate, for as long as its connection lasts.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
-use webpki::EndEntityCert;
+use webpki::{EndEntityCert, KeyUsage};
 
 use super::{Certificates, Material};
 
@@ -77,6 +77,19 @@ impl Certificate {
 fn names(chain: &[CertificateDer<'_>]) -> Arc<[String]> {
     let Some(Ok(own)) = chain.first().map(EndEntityCert::try_from) else { return Arc::new([]) };
     own.valid_dns_names().chain(own.valid_uri_names()).map(str::to_owned).collect()
+}
+
+/// When a certificate ends, in seconds since 1970: what its judge says at the end of time.
+pub(super) fn not_after(certificate: &CertificateDer<'_>) -> Option<i64> {
+    let leaf = EndEntityCert::try_from(certificate).ok()?;
+    let end_of_time = UnixTime::since_unix_epoch(Duration::from_secs(u64::MAX));
+    let usage = KeyUsage::server_auth();
+    match leaf.verify_for_usage(&[], &[], &[], end_of_time, usage, None, None) {
+        Err(webpki::Error::CertExpired { not_after, .. }) => {
+            i64::try_from(not_after.as_secs()).ok()
+        }
+        Ok(_) | Err(_) => None,
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use payoutd::ledger::{Begun, Cause, Ledger, OpenError, Resend};
+use payoutd::ledger::{Begun, Cause, Id, Ledger, OpenError, Resend};
 use payoutd::metrics::Metrics;
 use payoutd::order::{Draft, Order};
 use payoutd::outcome::Outcome;
@@ -14,6 +14,7 @@ use payoutd::payout::Progress;
 use payoutd::pb::PayoutState;
 use payoutd::policy::Terms;
 use payoutd::state::State;
+use tokio::task::JoinSet;
 
 use crate::support::{Binary, Upstream, Whole, ledger, order, payoutd, within};
 
@@ -142,20 +143,46 @@ async fn recovery_touches_nothing_but_sends_under_way() {
     assert_eq!(whole.upstream.book.posts().len(), 3, "recovery has sent");
 }
 
-/// Two questions about one payout may be under way at once, and the older answer come last.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_was_overtaken_pages_nobody_and_a_real_contradiction_does() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let ledger = Ledger::open(&folder.path().join("l.db"), &Metrics::new([])).expect("opened");
+fn an_order(id: &str) -> Arc<Order> {
     let draft = Draft {
         pid: 1,
         currency: "7777@7777".into(),
         address: "a".into(),
         amount: "1".into(),
-        third_party_id: "id".into(),
+        third_party_id: id.into(),
         ..Draft::default()
     };
-    let order = Arc::new(Order::check(draft, false).expect("good"));
+    Arc::new(Order::check(draft, false).expect("good"))
+}
+
+/// Readers share snapshots; none may be older than the question.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_after_a_record_sees_it_however_many_ask_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = Ledger::open(&folder.path().join("l.db"), &Metrics::new([])).expect("opened");
+    let mut tasks = JoinSet::new();
+    for task in 0..64 {
+        let ledger = ledger.clone();
+        tasks.spawn(async move {
+            for number in 0..50 {
+                let id = format!("{task}-{number}");
+                let found =
+                    async || ledger.find(1, Id::ThirdParty(id.clone())).await.expect("read");
+                assert_eq!(found().await, None);
+                ledger.begin(an_order(&id), Terms::open(), Resend::Never).await.expect("recorded");
+                assert_eq!(found().await.map(|payout| payout.revision), Some(1), "{id}");
+            }
+        });
+    }
+    within(tasks.join_all()).await;
+}
+
+/// Two questions about one payout may be under way at once, and the older answer come last.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_was_overtaken_pages_nobody_and_a_real_contradiction_does() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = Ledger::open(&folder.path().join("l.db"), &Metrics::new([])).expect("opened");
+    let order = an_order("id");
     let Ok(Begun::Send(sent)) = ledger.begin(order, Terms::open(), Resend::Never).await else {
         panic!("not recorded")
     };

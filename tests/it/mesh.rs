@@ -2,6 +2,7 @@
 //!
 //! Envoy comes with `.ci/tools`, so these run only where they are asked for: `--ignored`.
 
+mod edge;
 mod envoy;
 
 use std::collections::BTreeMap;
@@ -39,13 +40,14 @@ struct Instance {
     binary: Binary,
     folder: TempDir,
     upstream: SocketAddr,
+    settings: Vec<(&'static str, String)>,
 }
 
 impl Instance {
-    async fn start(upstream: SocketAddr) -> Self {
+    async fn start(upstream: SocketAddr, settings: Vec<(&'static str, String)>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let binary = Binary::start_with(upstream, &folder, &SETTINGS).await;
-        Self { binary, folder, upstream }
+        let binary = launch(upstream, &folder, &settings).await;
+        Self { binary, folder, upstream, settings }
     }
 
     /// Stops in good order while Envoy sends everything to `other`, and comes back.
@@ -54,9 +56,8 @@ impl Instance {
         self.binary.signal(Signal::SIGTERM);
         envoy.uses(&[other]).await;
         assert_eq!(self.binary.code().await, Some(0));
-        let address = self.binary.address.to_string();
-        let settings = [&SETTINGS[..], &[("PAYOUTD_GRPC__LISTEN", address.as_str())]].concat();
-        let binary = Binary::start_with(self.upstream, &self.folder, &settings).await;
+        self.settings.push(("PAYOUTD_GRPC__LISTEN", self.binary.address.to_string()));
+        let binary = launch(self.upstream, &self.folder, &self.settings).await;
         envoy.uses(&[own, other]).await;
         Self { binary, ..self }
     }
@@ -66,12 +67,14 @@ impl Instance {
     }
 }
 
-/// Longer than two of Envoy's health checks; and doubts that do not take long.
-const SETTINGS: [(&str, &str); 3] = [
-    ("PAYOUTD_GRPC__DRAIN_DELAY", "2s"),
-    ("PAYOUTD_PROJECT__TIMEOUT", "2s"),
-    ("PAYOUTD_LOG__LEVEL", "info"),
-];
+async fn launch(
+    upstream: SocketAddr,
+    folder: &TempDir,
+    settings: &[(&'static str, String)],
+) -> Binary {
+    let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    Binary::start_with(upstream, folder, &settings).await
+}
 
 /// Callers that create one payout after the other until they are stopped.
 struct Load {
@@ -80,11 +83,11 @@ struct Load {
 }
 
 impl Load {
-    async fn begin(address: SocketAddr) -> Self {
+    fn begin(clients: Vec<Client>) -> Self {
         let stop = CancellationToken::new();
         let mut callers = JoinSet::new();
-        for caller in 0..8 {
-            let (client, stop) = (connect(address).await, stop.clone());
+        for (caller, client) in clients.into_iter().enumerate() {
+            let stop = stop.clone();
             callers.spawn(async move {
                 let mut calls = Vec::new();
                 while !stop.is_cancelled() {
@@ -118,31 +121,6 @@ fn orders(upstream: &Upstream) -> BTreeMap<String, usize> {
     count
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs Envoy: .ci/tools"]
-async fn a_rolling_restart_under_load_fails_no_call() {
-    let upstream = Upstream::start().await;
-    let first = Instance::start(upstream.address).await;
-    let second = Instance::start(upstream.address).await;
-    let (a, b) = (first.port(), second.port());
-    let hosts = [first.binary.address, second.binary.address];
-    let envoy = Envoy::start(&plain(&hosts, &json!({"num_retries": 0}))).await;
-    envoy.uses(&[a, b]).await;
-    let load = Load::begin(envoy.address).await;
-
-    let _first = first.roll(&envoy, b).await;
-    let _second = second.roll(&envoy, a).await;
-    // Both work again, and still under load.
-    let sent = upstream.book.orders().len();
-    upstream.received(sent + 200).await;
-
-    let calls = load.end().await;
-    let failed: Vec<_> =
-        calls.iter().filter(|(_, answer)| *answer != Ok(PayoutState::Accepted)).collect();
-    assert!(failed.is_empty(), "{} of {}: {failed:?}", failed.len(), calls.len());
-    assert_eq!(orders(&upstream).len(), calls.len());
-}
-
 /// Everything that the sandbox can do to a create call, but for taking our one request in twice.
 const FAULTS: [&str; 16] = [
     r#""then": "drop""#,
@@ -168,8 +146,10 @@ const FAULTS: [&str; 16] = [
 async fn istios_own_retries_never_make_a_second_order_whatever_cregis_does() {
     let upstream = Upstream::start().await;
     upstream.book.allow_duplicates(true);
-    let first = Instance::start(upstream.address).await;
-    let second = Instance::start(upstream.address).await;
+    // Short doubts; the rest is as shipped.
+    let settings = || vec![("PAYOUTD_PROJECT__TIMEOUT", "2s".to_owned())];
+    let first = Instance::start(upstream.address, settings()).await;
+    let second = Instance::start(upstream.address, settings()).await;
     let hosts = [first.binary.address, second.binary.address];
     let envoy = Envoy::start(&plain(&hosts, &istio_retries())).await;
     envoy.uses(&[first.port(), second.port()]).await;

@@ -1,6 +1,7 @@
 //! What can be counted is right, closed, and known to the documents; and a trace holds no secret.
 
 mod closed;
+mod doors;
 mod papers;
 mod traces;
 
@@ -76,7 +77,7 @@ async fn until(service: &Service, wanted: impl Fn(&Page) -> bool) -> Page {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_are_counted_by_method_and_code_wherever_the_code_stands() {
+async fn calls_are_counted_by_method_and_code_and_payouts_by_each_state_they_come_into() {
     let whole =
         Whole::with(|config| config.projects[0].poll_first = Duration::from_millis(50)).await;
     whole.create(order("a")).await.expect("OK");
@@ -89,6 +90,10 @@ async fn calls_are_counted_by_method_and_code_wherever_the_code_stands() {
     whole.get("nobody").await.expect_err("unknown");
     // In the trailers of a stream.
     let mut news = watch(&whole.client, "a").await.expect("OK");
+    within(async {
+        while told(&mut news).await.expect("OK").expect("more").cregis_status != Some(0) {}
+    })
+    .await;
     assert!(whole.upstream.book.set_status(whole.cid("a"), 6, false));
     while told(&mut news).await.expect("OK").is_some() {}
 
@@ -102,6 +107,9 @@ async fn calls_are_counted_by_method_and_code_wherever_the_code_stands() {
     ];
     assert_eq!(page.counted("rpc_requests_total{method="), counted);
     assert_eq!(page.counted("rpc_in_flight"), []);
+    // A revision that leaves the state as it was is no coming into it.
+    let entered = page.counted("transitions_total{state=");
+    assert_eq!(entered, [("\"ACCEPTED\"}", 1.0), ("\"SENDING\"}", 1.0), ("\"SUCCEEDED\"}", 1.0)]);
     let durations = page.counted("rpc_duration_seconds_count{method=");
     assert_eq!(durations, [("\"CreatePayout\"}", 3.0), ("\"GetPayout\"}", 1.0)]);
 }

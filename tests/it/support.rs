@@ -25,9 +25,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt};
+use tonic_types::StatusExt;
 
-pub(crate) use known::{bearing, by, caller, limit, token};
+pub(crate) use known::{bearing, by, caller, limit, metadata, token};
 pub(crate) use life::{Seen, Watch, bad_fields, beside, ended, run, seen, told, watch, watch_from};
 pub(crate) use raw::{next_payout, raw_upstream};
 
@@ -66,13 +66,6 @@ pub(crate) fn reason(status: &Status) -> (Code, String, String) {
     assert_eq!(info.domain, "payout.v1");
     let retry = info.metadata.get("retry").expect("every error says how to go on").clone();
     (status.code(), info.reason.clone(), retry)
-}
-
-/// One word out of an error's metadata.
-pub(crate) fn metadata(status: &Status, name: &str) -> String {
-    let details: ErrorDetails = status.get_error_details();
-    let info = details.error_info().expect("ErrorInfo");
-    info.metadata.get(name).unwrap_or_else(|| panic!("no {name}")).clone()
 }
 
 // === the fake Cregis ===

@@ -33,7 +33,7 @@ pub(crate) struct Signed {
 #[derive(Clone)]
 pub(crate) struct Leaf {
     names: Vec<SanType>,
-    usage: ExtendedKeyUsagePurpose,
+    usages: Vec<ExtendedKeyUsagePurpose>,
     from: SystemTime,
     to: SystemTime,
 }
@@ -47,16 +47,22 @@ impl Leaf {
         };
         let hour = Duration::from_secs(3600);
         let now = SystemTime::now();
-        let usage = ExtendedKeyUsagePurpose::ClientAuth;
+        let usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let names = names.iter().map(name).collect();
-        Self { names, usage, from: now - hour, to: now + hour }
+        Self { names, usages, from: now - hour, to: now + hour }
     }
 
     pub(crate) fn server(name: &str) -> Self {
         let loopback = SanType::IpAddress([127, 0, 0, 1].into());
         let mut leaf = Self::caller(&[name]);
         leaf.names.push(loopback);
-        Self { usage: ExtendedKeyUsagePurpose::ServerAuth, ..leaf }
+        Self { usages: vec![ExtendedKeyUsagePurpose::ServerAuth], ..leaf }
+    }
+
+    /// For both sides, as a mesh's certificates are.
+    pub(crate) fn peer(names: &[&str]) -> Self {
+        let usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        Self { usages, ..Self::caller(names) }
     }
 
     /// From and to so many seconds from now.
@@ -75,7 +81,7 @@ impl Leaf {
         };
         let mut params = CertificateParams::default();
         params.subject_alt_names = self.names;
-        params.extended_key_usages = vec![self.usage];
+        params.extended_key_usages = self.usages;
         (params.not_before, params.not_after) = (time(self.from), time(self.to));
         params
     }

@@ -1,10 +1,11 @@
-//! Callers that are told apart: in the settings, and by the tokens of their requests.
+//! Callers that are told apart: in the settings, by the tokens of their requests, and what they are told.
 
 use payoutd::caller::{Role, TokenHash};
 use payoutd::config::Caller;
 use payoutd::policy::Limit;
 use payoutd::{amount::Amount, coin::Currency};
-use tonic::Request;
+use tonic::{Request, Status};
+use tonic_types::{ErrorDetails, StatusExt};
 
 /// The token of the caller `name`.
 pub(crate) fn token(name: &str) -> String {
@@ -51,4 +52,11 @@ pub(crate) fn bearing<T>(authorization: &str, message: T) -> Request<T> {
         request.metadata_mut().insert("authorization", value);
     }
     request
+}
+
+/// One word out of an error's metadata.
+pub(crate) fn metadata(status: &Status, name: &str) -> String {
+    let details: ErrorDetails = status.get_error_details();
+    let info = details.error_info().expect("ErrorInfo");
+    info.metadata.get(name).unwrap_or_else(|| panic!("no {name}")).clone()
 }
