@@ -38,6 +38,11 @@ impl Disk {
         *self.low.borrow()
     }
 
+    /// Bytes that are free, where that can be told.
+    pub fn free(&self) -> Option<u64> {
+        free(&self.ledger).ok()
+    }
+
     /// Looks at the disk for as long as it is polled.
     pub async fn watch(&self) {
         if self.min_free == 0 {

@@ -15,7 +15,7 @@ mod terms;
 mod watchers;
 mod writer;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -51,7 +51,6 @@ struct Queues {
 
 #[derive(Debug)]
 struct Threads {
-    path: PathBuf,
     metrics: Arc<Metrics>,
     queues: Option<Queues>,
     writable: watch::Receiver<bool>,
@@ -89,8 +88,8 @@ impl Ledger {
             spawn("ledger-lister", move || reader::run(&pages, &long_questions, &listed))?,
         ];
         let queues = Some(Queues { writes, reads, lists });
-        let (path, metrics) = (path.to_owned(), Arc::clone(metrics));
-        Ok(Self(Arc::new(Threads { path, metrics, queues, writable, watchers, running })))
+        let metrics = Arc::clone(metrics);
+        Ok(Self(Arc::new(Threads { metrics, queues, writable, watchers, running })))
     }
 
     // === writing ===

@@ -34,7 +34,7 @@ impl Engine {
         let watchers = under_way(&self.watchers, self.max_watches);
         metrics.rpc.watchers.set(watchers);
         metrics.disk.writable.set(i64::from(*self.ledger.writable().borrow()));
-        if let Some(free) = self.ledger.free_bytes() {
+        if let Some(free) = self.disk.free() {
             metrics.disk.free.set(i64::try_from(free).unwrap_or(i64::MAX));
         }
         for (pid, project) in &self.projects {

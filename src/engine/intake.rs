@@ -91,7 +91,8 @@ impl Engine {
     /// durably.
     ///
     /// # Errors
-    /// A project that the caller may not use, or that is unknown, or the ledger fails; then the intake may or may not be as asked.
+    /// A project that the caller may not use, or that is unknown; or the ledger fails, and then the
+    /// intake may or may not be as asked.
     pub async fn set_intake(
         self: &Arc<Self>,
         terms: &Terms,

@@ -39,10 +39,4 @@ impl Ledger {
     pub async fn stock(&self) -> Result<Stock, Unavailable> {
         self.read(sqlite::read::stock).await
     }
-
-    /// Bytes that are free on the ledger's file system for a user without privileges.
-    pub fn free_bytes(&self) -> Option<u64> {
-        let folder = rustix::fs::statvfs(&self.0.path).ok()?;
-        folder.f_bavail.checked_mul(folder.f_frsize)
-    }
 }

@@ -146,6 +146,28 @@ struct Distribution {
 /// Nanoseconds of a second.
 const SECOND: f64 = 1e9;
 
+/// Bounds for everything that takes time, in nanoseconds: from a fast commit to a slow call.
+pub(super) const SECONDS: &[u64] = &[
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+    250_000_000,
+    500_000_000,
+    1_000_000_000,
+    2_500_000_000,
+    5_000_000_000,
+    10_000_000_000,
+    30_000_000_000,
+    60_000_000_000,
+];
+
 impl Histogram {
     /// Of durations: bounds and values in nanoseconds, shown in seconds.
     pub(super) fn of_seconds(bounds: &'static [u64]) -> Self {

@@ -3,24 +3,8 @@
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::family::{Histogram, Known};
+use super::family::{Histogram, Known, SECONDS};
 
-/// Bounds for a commit, in nanoseconds: a tenth of a millisecond to five seconds.
-const COMMIT: &[u64] = &[
-    100_000,
-    250_000,
-    500_000,
-    1_000_000,
-    2_500_000,
-    5_000_000,
-    10_000_000,
-    25_000_000,
-    50_000_000,
-    100_000_000,
-    250_000_000,
-    1_000_000_000,
-    5_000_000_000,
-];
 /// Bounds for the operations that share one.
 const BATCH: &[u64] = &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
 
@@ -40,7 +24,7 @@ pub struct Disk {
 impl Disk {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let disk = Self {
-            commit: Histogram::of_seconds(COMMIT),
+            commit: Histogram::of_seconds(SECONDS),
             batch: Histogram::of_counts(BATCH),
             writable: Gauge::default(),
             free: Known::default(),

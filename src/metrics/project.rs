@@ -6,24 +6,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::family::{ByPid, Histogram, Known, Table};
+use super::family::{ByPid, Histogram, Known, SECONDS, Table};
 use super::label::{Answer, Errand, Letter, Verdict};
-
-/// Bounds for answers of Cregis's, in nanoseconds: 5 ms to half a minute.
-const ANSWER: &[u64] = &[
-    5_000_000,
-    10_000_000,
-    25_000_000,
-    50_000_000,
-    100_000_000,
-    250_000_000,
-    500_000_000,
-    1_000_000_000,
-    2_500_000_000,
-    5_000_000_000,
-    10_000_000_000,
-    30_000_000_000,
-];
 
 /// Cregis, and our way to it.
 #[derive(Clone, Debug)]
@@ -52,7 +36,7 @@ impl Projects {
     pub(super) fn register(registry: &mut Registry, pids: impl IntoIterator<Item = i64>) -> Self {
         let pids: Vec<i64> = pids.into_iter().collect();
         let projects = Self {
-            upstream: Table::of(Answer::fits, || Histogram::of_seconds(ANSWER)),
+            upstream: Table::of(Answer::fits, || Histogram::of_seconds(SECONDS)),
             callbacks: Table::of(Verdict::fits, Counter::<u64, AtomicU64>::default),
             sends_in_flight: ByPid::new(&pids),
             sends_queued: ByPid::new(&pids),

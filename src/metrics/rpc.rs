@@ -5,29 +5,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tonic::Code;
 
-use super::family::{Histogram, Known, Table};
+use super::family::{Histogram, Known, SECONDS, Table};
 use super::label::{Mode, Shed};
 use crate::grpc::method::Method;
 use crate::policy::Rule;
-
-/// Bounds for whole calls, in nanoseconds: a millisecond to a minute.
-const CALL: &[u64] = &[
-    1_000_000,
-    2_500_000,
-    5_000_000,
-    10_000_000,
-    25_000_000,
-    50_000_000,
-    100_000_000,
-    250_000_000,
-    500_000_000,
-    1_000_000_000,
-    2_500_000_000,
-    5_000_000_000,
-    10_000_000_000,
-    30_000_000_000,
-    60_000_000_000,
-];
 
 /// Calls, and whoever makes them.
 #[derive(Clone, Debug)]
@@ -56,7 +37,7 @@ impl Rpc {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let rpc = Self {
             requests: Table::new(),
-            duration: Table::of(Method::is_unary, || Histogram::of_seconds(CALL)),
+            duration: Table::of(Method::is_unary, || Histogram::of_seconds(SECONDS)),
             in_flight: Table::new(),
             watchers: Gauge::default(),
             shed: Table::new(),

@@ -20,6 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 CALLER, STRANGER = "spiffe://example.org/ns/billing/sa/api", "spiffe://elsewhere.org/ns/billing/sa/api"
 CREATE = "/payout.v1.PayoutService/CreatePayout"
 GET = "/payout.v1.PayoutService/GetPayout"
+HEALTH = "/grpc.health.v1.Health/Check"
 RETRY_ALL = (("x-envoy-retry-grpc-on", "unavailable,cancelled"), ("x-envoy-max-retries", "5"))
 FORGED = (("x-forwarded-client-cert", "Hash=00;URI=spiffe://example.org/ns/payments/sa/operator"),)
 
@@ -79,7 +80,7 @@ def free_port():
 
 def code(channel, method, metadata=(), timeout=10):
     try:
-        channel.unary_unary(method)(b"", metadata=metadata, timeout=timeout)
+        channel.unary_unary(method)(b"", metadata=metadata, timeout=timeout, wait_for_ready=method == HEALTH)
         return grpc.StatusCode.OK
     except grpc.RpcError as error:
         return error.code()
@@ -90,7 +91,6 @@ def until(what, patience=15):
     while not what():
         if time.monotonic() > end:
             sys.exit("FAIL  waited in vain")
-        time.sleep(0.02)
 
 
 def main(envoy, folder):
@@ -138,8 +138,8 @@ def speak(front, admin, read, stand_in):
         return grpc.secure_channel(f"127.0.0.1:{front}", identity, [("grpc.ssl_target_name_override", "edge")])
 
     billing = channel("billing")
-    ready = lambda: code(billing, "/grpc.health.v1.Health/Check") is grpc.StatusCode.OK
-    until(ready)
+    # Waits for the connection, and for what is behind it.
+    until(lambda: code(billing, HEALTH) is grpc.StatusCode.OK)
 
     def tried(method, metadata=()):
         stand_in.calls.clear()

@@ -174,6 +174,23 @@ async fn what_cregis_refuses_gives_its_budget_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn asking_beforehand_about_a_doubt_is_never_a_denial_even_where_it_may_be_sent_again() {
+    let limited = bounded(|a| a.limits = vec![limit(None, Some("1.1"))]);
+    let whole = Whole::with(|config| {
+        limited(config);
+        config.projects[0].resend_in_doubt = true;
+    })
+    .await;
+    whole.upstream.fault(r#"{"then": "drop"}"#);
+    let doubt = create(&whole, "a", order("1")).await.expect("recorded").payout.expect("a payout");
+    assert_eq!(doubt.state(), PayoutState::InDoubt);
+    let aged = "UPDATE payout SET send_time = send_time - 60000000";
+    assert_eq!(whole.shell().execute(aged, []).expect("written"), 1);
+    let check = pb::CreatePayoutRequest { validate_only: true, ..order("1") };
+    create(&whole, "a", check).await.expect("it stands as it does");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_report_lets_through_what_a_limit_would_refuse() {
     let whole = Whole::with(bounded(|a| {
         a.limits = vec![limit(Some("1"), Some("1"))];

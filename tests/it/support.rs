@@ -377,7 +377,9 @@ impl Binary {
 fn serving_on(log: &std::path::Path, before: u64) -> Option<SocketAddr> {
     let text = std::fs::read_to_string(log).expect("a log");
     let text = text.get(usize::try_from(before).expect("fits")..)?;
-    let line = text.lines().find(|line| line.contains("\"message\":\"serving\""))?;
+    // Only whole lines: half a port is another port.
+    let mut lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    let line = lines.find(|line| line.contains("\"message\":\"serving\""))?;
     line.split("\"grpc\":\"").nth(1)?.split('"').next()?.parse().ok()
 }
 
