@@ -13,6 +13,7 @@ mod list;
 pub mod method;
 mod observe;
 mod operator;
+pub mod reason;
 pub mod status;
 
 use std::pin::Pin;

@@ -58,16 +58,19 @@ pub fn meaning(code: &str) -> Meaning {
     }
 }
 
+/// The fields that refusals blame, each with the codes that do. The table in docs/outcomes.md is made
+/// from this.
+pub const BLAMED: [(&str, &[&str]); 5] = [
+    ("currency", &["E0005"]),
+    ("amount", &["E0006", "E0007", "E0016"]),
+    ("address", &["E0008"]),
+    ("remark", &["E0002", "E0021"]),
+    ("memo", &["E0032"]),
+];
+
 /// The request's field that a refusal blames, if it blames one.
 pub fn blamed_field(code: &str) -> Option<&'static str> {
-    match code {
-        "E0005" => Some("currency"),
-        "E0006" | "E0007" | "E0016" => Some("amount"),
-        "E0008" => Some("address"),
-        "E0002" | "E0021" => Some("remark"),
-        "E0032" => Some("memo"),
-        _ => None,
-    }
+    BLAMED.iter().find(|(_, codes)| codes.contains(&code)).map(|(field, _)| *field)
 }
 
 impl Envelope {
