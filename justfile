@@ -22,9 +22,22 @@ lint:
 test:
     cargo test --locked
 
-# The clients of the README, real ones, against the running binary.
-clients: tools
-    tests/clients/run
+# The README's own lines, then every language against every scenario; `just clients matrix --client go` is less.
+clients *arguments: tools
+    tests/readme/run
+    clients/run {{ arguments }}
+
+# What is generated from the proto and checked in.
+generate: tools
+    clients/generate
+
+# The proto: lint, stubs, no break with the last release.
+proto: tools
+    tests/proto/run
+
+# At a release, after its proto has passed: what later ones may not break.
+release-proto: tools
+    buf build -o proto/released.binpb
 
 # Metrics, alerts and traces: promtool and a real OTLP receiver.
 metrics: tools
@@ -42,9 +55,8 @@ deploy: tools
 image: tools
     deploy/image/run
 
-# The proto, the Dockerfile, the dependencies.
+# The Dockerfile, the dependencies.
 files: tools
-    buf lint
     hadolint Dockerfile
     cargo deny check bans licenses sources
 

@@ -1,6 +1,7 @@
 //! The documents say what the code says: nothing that can be answered or set is missing from them.
 
 mod catalogue;
+mod links;
 
 use std::collections::BTreeSet;
 use std::fs::read_to_string;

@@ -1,0 +1,3 @@
+module payoutd/go
+
+go 1.26
