@@ -15,7 +15,7 @@ from readme import readmes
 from scenario import Cell, Red
 from service import ROOT, Service
 
-CLIENTS = ["python"]
+CLIENTS = ["go", "java", "python", "node", "connect"]
 BOOK = yaml.safe_load((ROOT / "clients/conformance/scenarios.yaml").read_text())
 SCENARIOS = {scenario["name"]: scenario for scenario in BOOK["scenarios"]}
 
