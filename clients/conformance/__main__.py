@@ -15,7 +15,7 @@ from readme import readmes
 from scenario import Cell, Red
 from service import ROOT, Service
 
-CLIENTS = ["go", "java", "python", "node", "connect"]
+CLIENTS = ["go", "java", "python", "node", "connect", "cpp", "ruby", "rust", "grpcurl"]
 BOOK = yaml.safe_load((ROOT / "clients/conformance/scenarios.yaml").read_text())
 SCENARIOS = {scenario["name"]: scenario for scenario in BOOK["scenarios"]}
 
