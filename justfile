@@ -27,6 +27,10 @@ clients *arguments: tools
     tests/readme/run
     clients/run {{ arguments }}
 
+# HTTP and JSON callers, through Envoy.
+http: tools
+    tests/http/run
+
 # What is generated from the proto and checked in.
 generate: tools
     clients/generate
