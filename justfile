@@ -51,6 +51,10 @@ metrics: tools
 mesh: tools
     cargo test --locked --test it -- mesh:: --ignored
 
+# The suite on a real PostgreSQL, then several replicas over one; `just postgres --ignored fleet::lease` is less.
+postgres *arguments:
+    tests/postgres/run {{ arguments }}
+
 # What deploy/ ships: manifests, chart, mesh settings.
 deploy: tools
     tests/deploy/run
@@ -71,6 +75,10 @@ bench *arguments:
 # What callers see when more is asked for than can be done.
 bench-overload *arguments:
     cargo bench --locked --bench overload -- {{ arguments }}
+
+# Replicas over one PostgreSQL, and large ledgers; three minutes for each of its parts.
+bench-fleet *arguments:
+    cargo bench --locked --bench fleet -- {{ arguments }}
 
 # The third-party tools of the checks, into .tools/.
 tools:

@@ -57,10 +57,10 @@ pub struct Addresses {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The ledger cannot be opened.
-    #[error("cannot open the ledger {path}")]
+    #[error("cannot open the ledger {name}")]
     Ledger {
-        /// Its file.
-        path: String,
+        /// Its file, or its database.
+        name: String,
         /// Why.
         #[source]
         source: OpenError,
@@ -107,10 +107,9 @@ impl App {
     pub async fn bind(config: &Config) -> Result<Self, Error> {
         let health = Health::starting().await;
         let metrics = Metrics::new(config.projects.iter().map(|project| project.pid));
-        let ledger = Ledger::open(&config.ledger, &metrics).map_err(|source| Error::Ledger {
-            path: config.ledger.display().to_string(),
-            source,
-        })?;
+        let ledger = Ledger::of(&config.ledger, &metrics).await;
+        let ledger =
+            ledger.map_err(|source| Error::Ledger { name: config.ledger.name(), source })?;
         let mut projects = HashMap::new();
         for settings in &config.projects {
             let pid = settings.pid;
@@ -118,7 +117,7 @@ impl App {
                 .map_err(|source| Error::Client { pid, source })?;
             projects.insert(pid, project);
         }
-        let ledger = (ledger, Disk::new(&config.ledger, config.ledger_min_free));
+        let ledger = (ledger, Disk::of(&config.ledger));
         let engine = Engine::new(ledger, projects, config.void_min_age, config.grpc.max_watches);
         let callers = Callers::new(&config.callers, config.grpc.authenticates());
         let router = grpc::server(&config.grpc, callers, Arc::clone(&engine), &health)?;
@@ -210,6 +209,8 @@ impl App {
         // A silent peer can hold a graceful stop for ever: it gets a moment, then it is dropped.
         let _ = tokio::time::timeout(GOODBYE, async { while parts.join_next().await.is_some() {} })
             .await;
+        // What fails here is looked after a minute later.
+        let _ = tokio::time::timeout(GOODBYE, engine.release()).await;
         tracing::info!("stopped");
         unasked.map_or(Ok(()), |part| Err(Error::Ended(part)))
     }

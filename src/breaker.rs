@@ -52,7 +52,9 @@ impl Breaker {
             Outcome::InDoubt(_) | Outcome::CidTaken => true,
             Outcome::Accepted(_)
             | Outcome::Rejected(_)
-            | Outcome::NotSent(Unsent::ConnectFailed | Unsent::LedgerUnavailable) => false,
+            | Outcome::NotSent(
+                Unsent::ConnectFailed | Unsent::LedgerUnavailable | Unsent::Expired,
+            ) => false,
         };
         let mut sends = self.sends();
         sends.push_back((now, doubt));

@@ -2,6 +2,8 @@
 //!
 //! Exit codes: 0 fine, 64 bad settings or usage, 1 anything else.
 
+mod ledger;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -43,6 +45,9 @@ enum Command {
     Health(HealthArgs),
     /// Look at payouts, settle doubts, pause and resume.
     Payouts(operator::args::Payouts),
+    /// Look after the ledger itself: migrate, copy, compare.
+    #[command(subcommand)]
+    Ledger(ledger::Verb),
     /// Make a token for a caller, and its hash for the settings.
     Token,
     /// Report what a person must settle.
@@ -146,6 +151,7 @@ pub async fn run() -> ExitCode {
         Command::Check(settings) => check(settings).await,
         Command::Health(args) => health(args).await,
         Command::Payouts(args) => payouts(args).await,
+        Command::Ledger(verb) => ledger::run(verb).await,
         Command::Token => token(),
         Command::Reconcile(args) => reconcile(args).await,
     };

@@ -7,6 +7,7 @@
 mod caller;
 mod environment;
 mod grpc;
+mod ledger;
 mod limit;
 mod project;
 mod reader;
@@ -14,7 +15,7 @@ mod telemetry;
 mod tls;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use toml::{Table, Value};
@@ -22,10 +23,11 @@ use url::Url;
 
 pub use caller::Caller;
 pub use grpc::{Grpc, Trust};
+pub use ledger::{Ledger, Shared};
 pub use project::Project;
 pub use reader::Mistakes;
 pub(crate) use reader::private_file;
-use reader::{Section, integer, size, text};
+use reader::{Section, integer, text};
 pub use telemetry::Telemetry;
 pub use tls::Tls;
 
@@ -38,10 +40,8 @@ pub struct Config {
     pub callback: Callback,
     /// The listener for the platform.
     pub admin: SocketAddr,
-    /// The embedded ledger's file.
-    pub ledger: PathBuf,
-    /// `ledger.min_free`, default 256 MiB, in bytes: with less on its disk, no new payouts are taken.
-    pub ledger_min_free: u64,
+    /// Where payouts are written down.
+    pub ledger: Ledger,
     /// `operator.void_min_age`, default 24 h: a younger doubt cannot be voided.
     pub void_min_age: Duration,
     /// The Cregis projects, at least one.
@@ -96,13 +96,13 @@ impl Config {
         let grpc = Grpc::read(section("grpc", &mut mistakes), &mut mistakes);
         let callback = Callback::read(section("callback", &mut mistakes), &mut mistakes);
         let admin = read_admin(section("admin", &mut mistakes), &mut mistakes);
-        let (ledger, ledger_min_free) =
-            read_ledger(section("ledger", &mut mistakes), &mut mistakes);
+        let ledger = section("ledger", &mut mistakes);
         let log = Log::read(section("log", &mut mistakes), &mut mistakes);
         let telemetry = Telemetry::read(section("telemetry", &mut mistakes), &mut mistakes);
         let void_min_age = read_operator(section("operator", &mut mistakes), &mut mistakes);
         let pids = Project::pids(root.get("project"));
         let projects = Project::read_all(root.remove("project"), &mut mistakes);
+        let ledger = Ledger::read(ledger, &projects, &mut mistakes);
         let callers = Caller::read_all(root.remove("caller"), &pids, &mut mistakes);
         for name in root.keys() {
             mistakes.add(name, "unknown setting");
@@ -112,18 +112,7 @@ impl Config {
         if !mistakes.0.is_empty() {
             return Err(mistakes);
         }
-        Ok(Self {
-            grpc,
-            callback,
-            admin,
-            ledger,
-            ledger_min_free,
-            void_min_age,
-            projects,
-            callers,
-            log,
-            telemetry,
-        })
+        Ok(Self { grpc, callback, admin, ledger, void_min_age, projects, callers, log, telemetry })
     }
 }
 
@@ -169,20 +158,6 @@ fn read_admin(table: Table, mistakes: &mut Mistakes) -> SocketAddr {
     let listen = section.get("listen", SocketAddr::from(([127, 0, 0, 1], 9090)), address);
     section.end();
     listen
-}
-
-fn read_ledger(table: Table, mistakes: &mut Mistakes) -> (PathBuf, u64) {
-    let mut section = Section::new(table, "ledger", mistakes);
-    let path = section.get("url", PathBuf::from("payoutd.db"), |value| {
-        let must = "sqlite:FILE (PostgreSQL is not supported by this version)";
-        match text(value)?.strip_prefix("sqlite:") {
-            Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
-            Some(_) | None => Err(must),
-        }
-    });
-    let min_free = section.get("min_free", 256 << 20, size);
-    section.end();
-    (path, min_free)
 }
 
 fn read_operator(table: Table, mistakes: &mut Mistakes) -> Duration {
@@ -265,7 +240,7 @@ mod tests {
         let project = &config.projects[0];
         assert_eq!(config.grpc.listen.to_string(), "127.0.0.1:50051");
         assert_eq!(config.admin.to_string(), "127.0.0.1:9090");
-        assert_eq!(config.ledger, Path::new("payoutd.db"));
+        assert_eq!(config.ledger.path(), Some(Path::new("payoutd.db")));
         assert_eq!((project.pid, project.max_in_flight), (1_382_528_827_416_576, 256));
         assert_eq!(project.timeout, Duration::from_secs(30));
         assert_eq!(project.api_key.expose_secret(), "canary");

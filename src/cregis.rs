@@ -6,6 +6,7 @@
 
 pub mod coins;
 pub mod echo;
+mod fence;
 mod nonce;
 pub mod reply;
 
@@ -13,9 +14,10 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use reqwest::{Client, Method, Request, Response, header};
+use bytes::Bytes;
+use reqwest::{Body, Client, Method, Request, Response, header};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use url::Url;
@@ -25,6 +27,7 @@ use crate::order::Order;
 use crate::outcome::{Doubt, Outcome, Unsent};
 use crate::sign;
 use echo::Echo;
+use fence::Fenced;
 use nonce::Nonces;
 use reply::{Envelope, Meaning};
 
@@ -179,13 +182,16 @@ impl Cregis {
         (millis != SKEW_UNKNOWN).then(|| Duration::from_millis(millis))
     }
 
-    /// Sends `order`: exactly one POST, whatever happens.
-    pub async fn create_payout(&self, order: &Order) -> Outcome {
+    /// Sends `order`: exactly one POST, whatever happens; none where its first byte cannot leave before
+    /// `fence`.
+    pub async fn create_payout(&self, order: &Order, fence: Option<Instant>) -> Outcome {
         let Ok(body) = self.payout_body(order) else {
             // A map of texts and integers always serialises; if not, nothing has left.
             return Outcome::NotSent(Unsent::ConnectFailed);
         };
-        let response = match self.http.execute(post(&self.payout, body)).await {
+        let mut request = post(&self.payout, Bytes::new());
+        *request.body_mut() = Some(Body::wrap(Fenced { body: Some(body.into()), fence }));
+        let response = match self.http.execute(request).await {
             Ok(response) => response,
             Err(error) => return failed(&error),
         };
@@ -321,7 +327,7 @@ impl fmt::Debug for Cregis {
     }
 }
 
-fn post(url: &Url, body: Vec<u8>) -> Request {
+fn post(url: &Url, body: impl Into<Body>) -> Request {
     let mut request = Request::new(Method::POST, url.clone());
     let json = header::HeaderValue::from_static("application/json");
     request.headers_mut().insert(header::CONTENT_TYPE, json);
@@ -345,6 +351,8 @@ async fn read(mut response: Response, most: usize) -> Result<Option<Vec<u8>>, re
 fn failed(error: &reqwest::Error) -> Outcome {
     let outcome = if error.is_builder() || error.is_connect() {
         Outcome::NotSent(Unsent::ConnectFailed)
+    } else if Fenced::stopped(error) {
+        Outcome::NotSent(Unsent::Expired)
     } else if error.is_timeout() {
         Outcome::InDoubt(Doubt::Timeout)
     } else if is_garbage(error) {

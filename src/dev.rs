@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::app::{Addresses, App};
-use crate::config::{Callback, Config, Grpc, Log, Project, Telemetry};
+use crate::config::{self, Callback, Config, Grpc, Log, Project, Telemetry};
 use crate::pb;
 use crate::pb::payout_service_client::PayoutServiceClient;
 use crate::sandbox::{self, Sandbox};
@@ -108,8 +108,7 @@ fn config(
         callback: Callback { listen: any, public_url: String::new() },
         void_min_age: Duration::from_secs(60),
         admin: any,
-        ledger,
-        ledger_min_free: 0,
+        ledger: config::Ledger::Embedded { path: ledger, min_free: 0, witness: None },
         projects: vec![Project {
             pid: sandbox::PID,
             base_url: Url::parse(&format!("http://{cregis}"))?,

@@ -11,24 +11,38 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
+use crate::config;
+
 /// How often the disk is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 
 /// The file system that holds the ledger.
 #[derive(Debug)]
 pub struct Disk {
-    ledger: PathBuf,
+    /// None: it is somebody else's.
+    ledger: Option<PathBuf>,
     min_free: u64,
     low: watch::Sender<bool>,
 }
 
 impl Disk {
+    /// The disk of the ledger that the settings name.
+    pub fn of(settings: &config::Ledger) -> Self {
+        match settings {
+            config::Ledger::Embedded { path, min_free, .. } => Self::new(path, *min_free),
+            config::Ledger::Shared(_) => {
+                Self { ledger: None, min_free: 0, low: watch::Sender::new(false) }
+            }
+        }
+    }
+
     /// The disk of the file `ledger`, looked at once. Blocks. It is low with less than `min_free`
     /// bytes; never with 0.
     pub fn new(ledger: &Path, min_free: u64) -> Self {
-        let disk = Self { ledger: ledger.to_owned(), min_free, low: watch::Sender::new(false) };
+        let low = watch::Sender::new(false);
+        let disk = Self { ledger: Some(ledger.to_owned()), min_free, low };
         if min_free > 0 {
-            disk.note(free(&disk.ledger));
+            disk.note(free(ledger));
         }
         disk
     }
@@ -40,17 +54,15 @@ impl Disk {
 
     /// Bytes that are free, where that can be told.
     pub fn free(&self) -> Option<u64> {
-        free(&self.ledger).ok()
+        self.ledger.as_deref().and_then(|ledger| free(ledger).ok())
     }
 
     /// Looks at the disk for as long as it is polled.
     pub async fn watch(&self) {
-        if self.min_free == 0 {
-            return;
-        }
+        let Some(ledger) = self.ledger.as_ref().filter(|_| self.min_free > 0) else { return };
         loop {
             sleep(LOOK_EVERY).await;
-            let ledger = self.ledger.clone();
+            let ledger = ledger.clone();
             // A network's file system can take its time.
             let found = spawn_blocking(move || free(&ledger)).await;
             self.note(found.unwrap_or_else(|error| Err(io::Error::other(error))));

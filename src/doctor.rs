@@ -28,21 +28,24 @@ impl fmt::Display for Finding {
 
 /// Examines what `config` describes: the ledger, then each project by one signed read.
 pub async fn examine(config: &Config) -> Vec<Finding> {
-    let mut findings = vec![ledger(config)];
+    let mut findings = vec![ledger(config).await];
     for project in &config.projects {
         findings.extend(cregis(project).await);
     }
     findings
 }
 
-fn ledger(config: &Config) -> Finding {
-    let path = config.ledger.display();
-    let (good, words) = match Ledger::open(&config.ledger, &Metrics::new([])) {
-        Ok(_) => (true, format!("{path}: opened and written; WAL, synchronous=FULL")),
-        Err(OpenError::Locked) => {
-            (true, format!("{path}: in use by a running payoutd, which has checked it"))
+async fn ledger(config: &Config) -> Finding {
+    let name = config.ledger.name();
+    let (good, words) = match Ledger::of(&config.ledger, &Metrics::new([])).await {
+        Ok(ledger) if ledger.is_shared() => {
+            (true, format!("{name}: opened; the primary, fsync and synchronous_commit on"))
         }
-        Err(error) => (false, format!("{path}: {}", chain(&error))),
+        Ok(_) => (true, format!("{name}: opened and written; WAL, synchronous=FULL")),
+        Err(OpenError::Locked) => {
+            (true, format!("{name}: in use by a running payoutd, which has checked it"))
+        }
+        Err(error) => (false, format!("{name}: {}", chain(&error))),
     };
     Finding { place: "ledger".to_owned(), good, words }
 }

@@ -48,6 +48,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// A call that joins another caller's flight tries again, once, where that caller's limits end it.
 const TRIES: usize = 2;
 
+/// How often a shared ledger is looked at for what other processes have left or ordered.
+const SHARE_EVERY: Duration = Duration::from_secs(1);
+
 /// Everything that happens to payouts.
 #[derive(Debug)]
 pub struct Engine {
@@ -105,6 +108,10 @@ impl Engine {
         for (pid, project) in &self.projects {
             project.pause(self.ledger.is_paused(*pid).await?);
         }
+        self.end_lost_sends().await
+    }
+
+    async fn end_lost_sends(&self) -> Result<(), Unavailable> {
         for payout in self.ledger.recover().await? {
             news::log_change(&payout, State::Sending, "");
         }
@@ -291,7 +298,23 @@ impl Engine {
                 coins::keep_fresh(*pid, project)
             )
         });
-        tokio::join!(join_all(duties), self.disk.watch());
+        tokio::join!(join_all(duties), self.disk.watch(), self.ledger.attend(), self.share());
+    }
+
+    /// Looks after what other processes do to a shared ledger: the sends of those that are gone, and the
+    /// pauses that operators have told them.
+    async fn share(&self) {
+        while self.ledger.is_shared() {
+            tokio::time::sleep(SHARE_EVERY).await;
+            // What fails is said by the ledger, and tried again.
+            let _ = self.end_lost_sends().await;
+            let _turn = self.intake_turn.lock().await;
+            for (pid, project) in &self.projects {
+                if let Ok(paused) = self.ledger.is_paused(*pid).await {
+                    project.pause(paused);
+                }
+            }
+        }
     }
 
     /// Where everything is counted.
@@ -307,6 +330,14 @@ impl Engine {
     /// Whether each project's breaker is open, as it changes.
     pub fn breakers(&self) -> Vec<watch::Receiver<bool>> {
         self.projects.values().map(|project| project.breaker.watch()).collect()
+    }
+
+    /// Leaves to the other processes of a shared ledger what is looked after here, once nobody attends.
+    ///
+    /// # Errors
+    /// They take it over a little later.
+    pub async fn release(&self) -> Result<(), Unavailable> {
+        self.ledger.release().await
     }
 
     /// Waits until every flight has landed, for `patience` at most; what is still in the air then

@@ -1,95 +1,152 @@
 //! The durable record of every payout, and the only place where one is changed.
 //!
-//! The operations are the domain's verbs; the SQL behind them is in `ledger/sqlite.rs` and below it.
-//! One thread writes: it takes whatever is queued, does it in one transaction, syncs once and only
-//! then answers everybody, so a busy gateway shares its syncs. A second thread reads, so that looking
-//! things up never waits for a disk, and a third one lists, so that it never waits for a page. A failed
-//! commit is trusted in neither direction: the connection is dropped, the file opened anew, and nothing
-//! is acknowledged in between.
+//! The operations are the domain's verbs. Two engines do them, and what a verb does to a payout is the
+//! same in both (`ledger/change.rs`): the embedded one keeps a file for one process, the shared one a PostgreSQL
+//! database for several. Their SQL is in `ledger/sqlite.rs`, `ledger/postgres.rs` and below these, and
+//! nowhere else.
 
+mod change;
+pub mod copy;
+mod embedded;
+pub mod migrate;
+mod postgres;
 mod questions;
 mod reader;
+mod rows;
 mod sqlite;
 mod stock;
 mod terms;
 mod watchers;
+mod witness;
 mod writer;
 
 use std::path::Path;
-use std::sync::{Arc, mpsc};
-use std::thread;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::runtime::Handle;
-use tokio::sync::{mpsc as tokio_mpsc, oneshot, watch};
+use tokio::sync::watch;
 
 use crate::attention::Attention;
+use crate::config;
 use crate::metrics::Metrics;
 use crate::metrics::label::Mode;
 use crate::order::{Key, Order};
-use crate::outcome::{Doubt, Outcome, Unsent};
+use crate::outcome::Outcome;
 use crate::payout::{Payout, Progress};
 use crate::policy::Terms;
-use reader::Read;
+use change::Change;
+use embedded::Embedded;
+use postgres::Postgres;
 pub use stock::{Open, Stock};
 pub use terms::{Begun, Cause, Due, Filter, Id, Lead, Notice, OpenError, Resend, Unavailable};
 pub use watchers::Revisions;
 use watchers::Watchers;
-use writer::{Batch, Signals, Write, Writer, operation, tell};
+pub use witness::Mark;
 
-/// A handle to the ledger's threads. Clones share them; dropping the last one finishes what is
-/// queued, ends the threads and frees the lock before it returns.
+/// A handle to the ledger. Clones share it; dropping the last one finishes what is queued and frees
+/// the embedded ledger's lock before it returns.
 #[derive(Clone, Debug)]
-pub struct Ledger(Arc<Threads>);
+pub struct Ledger(Arc<Inner>);
 
 #[derive(Debug)]
-struct Queues {
-    writes: mpsc::Sender<Write>,
-    reads: mpsc::Sender<Read>,
-    lists: mpsc::Sender<Read>,
+struct Inner {
+    store: Store,
+    watchers: Arc<Watchers>,
+    metrics: Arc<Metrics>,
 }
 
+/// Who keeps it.
 #[derive(Debug)]
-struct Threads {
-    metrics: Arc<Metrics>,
-    queues: Option<Queues>,
-    writable: watch::Receiver<bool>,
-    watchers: Arc<Watchers>,
-    running: Vec<thread::JoinHandle<()>>,
+enum Store {
+    Embedded(Embedded),
+    Shared(Box<Postgres>),
 }
 
 // === impl Ledger ===
 
 impl Ledger {
-    /// Opens or creates the ledger at `path` and starts its threads. Blocks; needs a runtime.
+    /// Opens the ledger that the settings name. Needs a runtime.
     ///
     /// # Errors
-    /// Where it is held by another process, newer, foreign, not durable or not to be opened.
-    pub fn open(path: &Path, metrics: &Arc<Metrics>) -> Result<Self, OpenError> {
-        let lock = sqlite::claim(path)?;
-        let writer = sqlite::open_writer(path)?;
-        let (db, pages) = (sqlite::open_reader(path)?, sqlite::open_reader(path)?);
+    /// See [`OpenError`].
+    pub async fn of(settings: &config::Ledger, metrics: &Arc<Metrics>) -> Result<Self, OpenError> {
+        match settings {
+            config::Ledger::Embedded { path, witness, .. } => {
+                Self::embedded(path, witness.as_deref(), metrics)
+            }
+            config::Ledger::Shared(settings) => {
+                let watchers = Arc::<Watchers>::default();
+                let shared = Postgres::open(settings, &watchers, metrics).await?;
+                let (store, metrics) = (Store::Shared(Box::new(shared)), Arc::clone(metrics));
+                Ok(Self(Arc::new(Inner { store, watchers, metrics })))
+            }
+        }
+    }
 
-        let (writes, queue) = mpsc::channel();
-        let (reads, questions) = mpsc::channel();
-        let (lists, long_questions) = mpsc::channel();
-        let (committed, answers) = tokio_mpsc::unbounded_channel();
-        let (up, writable) = watch::channel(true);
-        let signals = Signals { committed, up, metrics: Arc::clone(metrics) };
-        let writer = Writer::new(path, writer, lock, queue, signals);
+    /// Opens or creates the embedded ledger at `path`, with its witness beside it, and starts its
+    /// threads. Blocks; needs a runtime.
+    ///
+    /// # Errors
+    /// Where it is held by another process, newer, foreign, not durable, older than its witness or not to
+    /// be opened.
+    pub fn open(path: &Path, metrics: &Arc<Metrics>) -> Result<Self, OpenError> {
+        Self::embedded(path, None, metrics)
+    }
+
+    fn embedded(
+        path: &Path,
+        witness: Option<&Path>,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, OpenError> {
         let watchers = Arc::<Watchers>::default();
-        Handle::current().spawn(tell(answers, Arc::clone(&watchers)));
-        let (found, findings) = tokio_mpsc::unbounded_channel();
-        Handle::current().spawn(reader::tell(findings));
-        let listed = found.clone();
-        let running = vec![
-            spawn("ledger-writer", move || writer.run())?,
-            spawn("ledger-reader", move || reader::run(&db, &questions, &found))?,
-            spawn("ledger-lister", move || reader::run(&pages, &long_questions, &listed))?,
-        ];
-        let queues = Some(Queues { writes, reads, lists });
-        let metrics = Arc::clone(metrics);
-        Ok(Self(Arc::new(Threads { metrics, queues, writable, watchers, running })))
+        let store = Store::Embedded(Embedded::open(path, witness, &watchers, metrics)?);
+        Ok(Self(Arc::new(Inner { store, watchers, metrics: Arc::clone(metrics) })))
+    }
+
+    /// Does what a shared ledger needs beside its verbs, for as long as it is polled: hears of what the
+    /// other replicas do, and ends the sends of those that are gone.
+    pub async fn attend(&self) {
+        match &self.0.store {
+            Store::Embedded(_) => {}
+            Store::Shared(shared) => shared.attend().await,
+        }
+    }
+
+    /// Gives back what [`Ledger::due`] and [`Ledger::leads`] have found and nobody has settled, when this
+    /// process stops: the other replicas look after it at once.
+    ///
+    /// # Errors
+    /// They look after it a little later.
+    pub async fn release(&self) -> Result<(), Unavailable> {
+        match &self.0.store {
+            Store::Embedded(_) => Ok(()),
+            Store::Shared(shared) => shared.release().await,
+        }
+    }
+
+    /// The present by the clock that the ledger's times are told by.
+    pub fn now(&self) -> SystemTime {
+        match &self.0.store {
+            Store::Embedded(_) => sqlite::now(),
+            Store::Shared(shared) => shared.now(),
+        }
+    }
+
+    /// Whether other processes may write to it.
+    pub fn is_shared(&self) -> bool {
+        match self.0.store {
+            Store::Embedded(_) => false,
+            Store::Shared(_) => true,
+        }
+    }
+
+    /// How soon after a `begin` was asked for the first byte must leave, or never; None where nobody
+    /// else could take the payout for lost.
+    pub fn send_within(&self) -> Option<Duration> {
+        match self.0.store {
+            Store::Embedded(_) => None,
+            Store::Shared(_) => Some(postgres::SEND_WITHIN),
+        }
     }
 
     // === writing ===
@@ -106,16 +163,10 @@ impl Ledger {
         resend: Resend,
     ) -> Result<Begun, Unavailable> {
         let (asked, caller) = (Arc::clone(&order), Arc::clone(&terms));
-        let begun = self.write(move |batch| {
-            let (begun, reported) =
-                sqlite::change::begin(batch.db, &order, &terms, resend, batch.now)?;
-            if let Begun::Send(payout) = &begun {
-                batch.takes_off();
-                batch.changed(payout);
-            }
-            Ok((begun, reported))
-        });
-        let (begun, reported) = begun.await?;
+        let (begun, reported) = match &self.0.store {
+            Store::Embedded(embedded) => embedded.begin(order, terms, resend).await?,
+            Store::Shared(shared) => shared.begin(&order, &terms, resend).await?,
+        };
         let refusals = &self.0.metrics.rpc.policy_refusals;
         if let Begun::Denied(rule) = &begun {
             refusals.at((*rule, Mode::Enforced)).inc();
@@ -140,15 +191,12 @@ impl Ledger {
         outcome: Outcome,
         poll_first: Duration,
     ) -> Result<Payout, Unavailable> {
-        let payout = Box::new(payout);
-        self.write(move |batch| {
-            batch.lands();
-            let now = batch.now;
-            let settled = sqlite::change::settle(batch.db, &payout, &outcome, poll_first, now)?;
-            batch.changed(&settled);
-            Ok(settled)
-        })
-        .await
+        let change = Change::settle(&payout, outcome, poll_first);
+        let settled = match &self.0.store {
+            Store::Embedded(embedded) => embedded.settle(payout, change).await?,
+            Store::Shared(shared) => shared.apply(payout, &change).await?,
+        };
+        settled.ok_or(Unavailable)
     }
 
     /// Takes back the record of a `begin` that failed, if there is one: nothing was sent for it.
@@ -156,27 +204,22 @@ impl Ledger {
     /// # Errors
     /// Call again; until it succeeds the row may say SENDING.
     pub async fn unsend(&self, key: Key) -> Result<Option<Payout>, Unavailable> {
-        self.write(move |batch| {
-            let outcome = Outcome::NotSent(Unsent::LedgerUnavailable);
-            let unsent = sqlite::change::unsend(batch.db, &key, &outcome, batch.now)?;
-            unsent.iter().for_each(|payout| batch.changed(payout));
-            Ok(unsent)
-        })
-        .await
+        match &self.0.store {
+            Store::Embedded(embedded) => embedded.unsend(key).await,
+            Store::Shared(shared) => shared.unsend(&key).await,
+        }
     }
 
-    /// Turns every send of a process that is gone into a doubt, and returns those payouts.
+    /// Turns every send of a process that is gone into a doubt, and returns those payouts. In a shared
+    /// ledger these are the ones whose lease is over; [`Ledger::attend`] finds those that follow.
     ///
     /// # Errors
     /// Nothing may be served before this has succeeded.
     pub async fn recover(&self) -> Result<Vec<Payout>, Unavailable> {
-        let crash = Outcome::InDoubt(Doubt::Crash);
-        self.write(move |batch| {
-            let orphans = sqlite::change::recover(batch.db, &crash, batch.now)?;
-            orphans.iter().for_each(|payout| batch.changed(payout));
-            Ok(orphans)
-        })
-        .await
+        match &self.0.store {
+            Store::Embedded(embedded) => embedded.recover().await,
+            Store::Shared(shared) => shared.sweep().await,
+        }
     }
 
     /// Makes durable what a signed query showed about the payout that stood as `asked`; then it is due
@@ -191,11 +234,8 @@ impl Ledger {
         poll_first: Duration,
         cause: Cause,
     ) -> Result<Payout, Unavailable> {
-        let (asked, how) = (Box::new(asked), (poll_first, cause));
-        self.change(move |batch| {
-            sqlite::change::confirm(batch.db, &asked, &progress, &how, batch.now)
-        })
-        .await
+        let change = Change::confirm(&asked, progress, poll_first, cause);
+        self.apply(asked, change).await?.ok_or(Unavailable)
     }
 
     /// Marks the payout as one that a person should look at.
@@ -204,12 +244,11 @@ impl Ledger {
     /// It may or may not be recorded; calling again is harmless.
     pub async fn note(
         &self,
-        key: Key,
+        payout: Payout,
         attention: Attention,
         cause: Cause,
     ) -> Result<Payout, Unavailable> {
-        self.change(move |batch| sqlite::change::note(batch.db, &key, attention, &cause, batch.now))
-            .await
+        self.apply(payout, Change::note(attention, cause)).await?.ok_or(Unavailable)
     }
 
     /// Closes a doubt that is at least `age` old as never created; None where that is not allowed.
@@ -218,17 +257,11 @@ impl Ledger {
     /// It may or may not be recorded.
     pub async fn void(
         &self,
-        key: Key,
+        payout: Payout,
         age: Duration,
         evidence: String,
     ) -> Result<Option<Payout>, Unavailable> {
-        let evidence = Cause::Operator(evidence);
-        self.write(move |batch| {
-            let voided = sqlite::change::void(batch.db, &key, age, &evidence, batch.now)?;
-            voided.iter().for_each(|payout| batch.changed(payout));
-            Ok(voided)
-        })
-        .await
+        self.apply(payout, Change::void(age, evidence)).await
     }
 
     /// Approves `cid` as the only one that may ever be paid for the payout; true where it is.
@@ -236,7 +269,10 @@ impl Ledger {
     /// # Errors
     /// The approval must not be spoken.
     pub async fn approve(&self, key: Key, cid: i64) -> Result<bool, Unavailable> {
-        self.write(move |batch| sqlite::change::approve(batch.db, &key, cid)).await
+        match &self.0.store {
+            Store::Embedded(embedded) => embedded.approve(key, cid).await,
+            Store::Shared(shared) => shared.approve(&key, cid).await,
+        }
     }
 
     /// Puts off the next look at the payout until `due`.
@@ -244,8 +280,10 @@ impl Ledger {
     /// # Errors
     /// It is looked at again soon.
     pub async fn postpone(&self, payout: Payout, due: SystemTime) -> Result<(), Unavailable> {
-        let payout = Box::new(payout);
-        self.write(move |batch| sqlite::change::postpone(batch.db, &payout, due)).await
+        match &self.0.store {
+            Store::Embedded(embedded) => embedded.postpone(payout, due).await,
+            Store::Shared(shared) => shared.postpone(&payout, due).await,
+        }
     }
 
     /// Keeps a notice, once; false where it was kept before. With `lead`, Cregis is to be asked.
@@ -253,7 +291,10 @@ impl Ledger {
     /// # Errors
     /// The notice must not be acknowledged.
     pub async fn keep(&self, notice: Notice, lead: bool) -> Result<bool, Unavailable> {
-        self.write(move |batch| sqlite::notice::keep(batch.db, &notice, lead, batch.now)).await
+        match &self.0.store {
+            Store::Embedded(embedded) => embedded.keep(notice, lead).await,
+            Store::Shared(shared) => shared.keep(&notice, lead).await,
+        }
     }
 
     /// Asks about a notice again at `due`, or no more.
@@ -261,7 +302,10 @@ impl Ledger {
     /// # Errors
     /// It is asked about again soon.
     pub async fn close(&self, notice: i64, due: Option<SystemTime>) -> Result<(), Unavailable> {
-        self.write(move |batch| sqlite::notice::postpone(batch.db, notice, due)).await
+        match &self.0.store {
+            Store::Embedded(embedded) => embedded.close(notice, due).await,
+            Store::Shared(shared) => shared.close(notice, due).await,
+        }
     }
 
     /// Keeps whether the projects `pids` take new payouts.
@@ -274,12 +318,10 @@ impl Ledger {
         paused: bool,
         note: String,
     ) -> Result<(), Unavailable> {
-        self.write(move |batch| {
-            let keep =
-                |pid: &i64| sqlite::notice::set_intake(batch.db, *pid, paused, &note, batch.now);
-            pids.iter().try_for_each(keep)
-        })
-        .await
+        match &self.0.store {
+            Store::Embedded(embedded) => embedded.set_intake(pids, paused, note).await,
+            Store::Shared(shared) => shared.set_intake(&pids, paused, &note).await,
+        }
     }
 
     /// The revisions of the payout in `row`, as they come from now on.
@@ -292,52 +334,26 @@ impl Ledger {
         &self.0.metrics
     }
 
-    /// Whether the last attempt to write succeeded, as it changes.
-    pub fn writable(&self) -> watch::Receiver<bool> {
-        self.0.writable.clone()
-    }
-
-    /// A write that returns the payout it has changed.
-    async fn change(
-        &self,
-        work: impl FnOnce(&mut Batch<'_>) -> Result<Payout, rusqlite::Error> + Send + 'static,
-    ) -> Result<Payout, Unavailable> {
-        self.write(move |batch| {
-            let payout = work(batch)?;
-            batch.changed(&payout);
-            Ok(payout)
-        })
-        .await
-    }
-
-    async fn write<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Batch<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
-    ) -> Result<T, Unavailable> {
-        let (reply, answer) = oneshot::channel();
-        let writes = &self.queues()?.writes;
-        writes.send(operation(work, reply)).map_err(|_| Unavailable)?;
-        answer.await.map_err(|_| Unavailable)?
-    }
-
-    fn queues(&self) -> Result<&Queues, Unavailable> {
-        self.0.queues.as_ref().ok_or(Unavailable)
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        self.queues = None;
-        for thread in self.running.drain(..) {
-            // A thread that panicked has nothing left to finish.
-            let _ = thread.join();
+    /// Brings the gauges of a shared ledger's connections up to date.
+    pub fn measure(&self) {
+        match &self.0.store {
+            Store::Embedded(_) => {}
+            Store::Shared(shared) => shared.measure(),
         }
     }
-}
 
-fn spawn(
-    name: &str,
-    body: impl FnOnce() + Send + 'static,
-) -> Result<thread::JoinHandle<()>, OpenError> {
-    thread::Builder::new().name(name.into()).spawn(body).map_err(OpenError::Io)
+    /// Whether the last attempt to write succeeded, as it changes.
+    pub fn writable(&self) -> watch::Receiver<bool> {
+        match &self.0.store {
+            Store::Embedded(embedded) => embedded.writable(),
+            Store::Shared(shared) => shared.writable(),
+        }
+    }
+
+    async fn apply(&self, before: Payout, change: Change) -> Result<Option<Payout>, Unavailable> {
+        match &self.0.store {
+            Store::Embedded(embedded) => embedded.apply(before, change).await,
+            Store::Shared(shared) => shared.apply(before, &change).await,
+        }
+    }
 }

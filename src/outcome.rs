@@ -23,6 +23,8 @@ pub enum Doubt {
     UnlistedCode,
     /// The process ended while the request may have been on the wire.
     Crash,
+    /// The replica that was sending it said nothing for longer than a send can take.
+    LeaseExpired,
     /// The process was stopped before an answer came.
     Shutdown,
     /// The outcome is known to this process but could not be written down.
@@ -31,7 +33,7 @@ pub enum Doubt {
 
 impl Doubt {
     /// Every one.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Timeout,
         Self::ConnectionLost,
         Self::Http5xx,
@@ -41,6 +43,7 @@ impl Doubt {
         Self::ExistsUpstream,
         Self::UnlistedCode,
         Self::Crash,
+        Self::LeaseExpired,
         Self::Shutdown,
         Self::LedgerWriteFailed,
     ];
@@ -62,6 +65,7 @@ impl Doubt {
             Self::ExistsUpstream => "EXISTS_UPSTREAM",
             Self::UnlistedCode => "UNLISTED_CODE",
             Self::Crash => "CRASH",
+            Self::LeaseExpired => "LEASE_EXPIRED",
             Self::Shutdown => "SHUTDOWN",
             Self::LedgerWriteFailed => "LEDGER_WRITE_FAILED",
         }
@@ -88,6 +92,8 @@ pub enum Unsent {
     ClockSkew(Refusal),
     /// The ledger failed before the send; nothing was sent.
     LedgerUnavailable,
+    /// The process was held up between the record and the send for too long to send still.
+    Expired,
 }
 
 /// What one send came to.
@@ -115,6 +121,7 @@ impl Unsent {
             Self::GatewayRefused(refusal) => &refusal.code,
             Self::ClockSkew(_) => "CLOCK_SKEW",
             Self::LedgerUnavailable => "LEDGER_UNAVAILABLE",
+            Self::Expired => "SEND_EXPIRED",
         }
     }
 
@@ -122,7 +129,7 @@ impl Unsent {
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
             Self::GatewayRefused(refusal) | Self::ClockSkew(refusal) => Some(refusal),
-            Self::ConnectFailed | Self::LedgerUnavailable => None,
+            Self::ConnectFailed | Self::LedgerUnavailable | Self::Expired => None,
         }
     }
 }

@@ -108,7 +108,7 @@ impl Payout {
 
     /// Tells whether it was not sent because Cregis refuses the gateway.
     pub fn gateway_refused(&self) -> bool {
-        let ours = [&Unsent::ConnectFailed, &Unsent::LedgerUnavailable];
+        let ours = [&Unsent::ConnectFailed, &Unsent::LedgerUnavailable, &Unsent::Expired];
         self.state == State::NotSent && ours.iter().all(|unsent| unsent.reason() != self.reason)
     }
 

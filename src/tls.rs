@@ -242,12 +242,27 @@ fn verifier(
     pem: &str,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, Broken> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(CLIENT_CA, pem)? {
-        let no_root = |_| Broken::new(CLIENT_CA, "one of its certificates cannot be read");
-        roots.add(certificate).map_err(no_root)?;
-    }
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+    let roots = Arc::new(root_store(CLIENT_CA, pem)?);
+    WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider))
         .build()
         .map_err(|error| Broken::new(CLIENT_CA, error))
+}
+
+fn root_store(setting: &'static str, pem: &str) -> Result<RootCertStore, Broken> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(setting, pem)? {
+        let no_root = |_| Broken::new(setting, "one of its certificates cannot be read");
+        roots.add(certificate).map_err(no_root)?;
+    }
+    Ok(roots)
+}
+
+/// The roots in the PEM file at `path`, for connections that we open.
+///
+/// # Errors
+/// What is wrong with it, for a person.
+pub(crate) fn roots(path: &Path) -> Result<RootCertStore, String> {
+    let pem = std::fs::read_to_string(path);
+    let pem = pem.map_err(|error| format!("the file cannot be read: {}", error.kind()))?;
+    root_store("tls_ca_file", &pem).map_err(|broken| broken.what)
 }

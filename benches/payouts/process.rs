@@ -59,7 +59,7 @@ impl Folder {
         db.query_row("SELECT count(*) FROM payout", [], |row| row.get(0)).expect("counted")
     }
 
-    fn ledger(&self) -> PathBuf {
+    pub(crate) fn ledger(&self) -> PathBuf {
         self.0.path().join("payoutd.db")
     }
 }
@@ -91,7 +91,20 @@ impl Child {
 
     /// The real service with its default settings, but for `in_flight`.
     pub(crate) fn payoutd(upstream: &Self, folder: &Folder, in_flight: usize) -> Self {
-        let log = folder.0.path().join("log");
+        let settings = [
+            ("PAYOUTD_LEDGER__URL", format!("sqlite:{}", folder.ledger().display())),
+            ("PAYOUTD_PROJECT__MAX_IN_FLIGHT", in_flight.to_string()),
+        ];
+        let child = Self::service(&upstream.address, folder, &settings);
+        while TcpStream::connect(&child.address).is_err() {
+            std::thread::yield_now();
+        }
+        child
+    }
+
+    /// The real service over `upstream`, with `settings` where they are not the default ones; it may not
+    /// listen yet. Its log is kept in `folder`.
+    pub(crate) fn service(upstream: &str, folder: &Folder, settings: &[(&str, String)]) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
         let address = free.expect("a free port").to_string();
         let mut command = payoutd();
@@ -99,16 +112,12 @@ impl Child {
             ("PAYOUTD_GRPC__LISTEN", address.clone()),
             ("PAYOUTD_ADMIN__LISTEN", "127.0.0.1:0".to_owned()),
             ("PAYOUTD_CALLBACK__LISTEN", "127.0.0.1:0".to_owned()),
-            ("PAYOUTD_LEDGER__URL", format!("sqlite:{}", folder.ledger().display())),
             ("PAYOUTD_PROJECT__PID", PID.to_string()),
-            ("PAYOUTD_PROJECT__BASE_URL", format!("http://{}", upstream.address)),
+            ("PAYOUTD_PROJECT__BASE_URL", format!("http://{upstream}")),
             ("PAYOUTD_PROJECT__API_KEY", API_KEY.to_owned()),
-            ("PAYOUTD_PROJECT__MAX_IN_FLIGHT", in_flight.to_string()),
         ]);
-        let mut child = Self::spawn(command, &log);
-        while TcpStream::connect(&address).is_err() {
-            std::thread::yield_now();
-        }
+        command.envs(settings.iter().map(|(name, value)| (*name, value)));
+        let mut child = Self::spawn(command, &folder.0.path().join("log"));
         child.address = address;
         child
     }
@@ -178,10 +187,15 @@ pub(crate) fn own_cpu_us() -> f64 {
 }
 
 fn cpu_us(process: &str) -> f64 {
-    let stat = read_to_string(format!("/proc/{process}/stat")).expect("stat");
-    let after_name = stat.rsplit(')').next().unwrap_or_default();
-    let fields: Vec<&str> = after_name.split_whitespace().collect();
+    let fields = stat(process).expect("stat");
     let ticks: f64 = fields[11..13].iter().map(|t| t.parse::<f64>().expect("ticks")).sum();
     // USER_HZ is 100 on every Linux that Rust supports.
     ticks * 10_000.0
+}
+
+/// What the kernel says of a process, after its name; None where it is gone.
+pub(crate) fn stat(process: &str) -> Option<Vec<String>> {
+    let stat = read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    Some(after_name.split_whitespace().map(str::to_owned).collect())
 }

@@ -90,6 +90,15 @@ impl<'a> Section<'a> {
     /// The secret `name`, or the first line of the file that `name_file` names.
     pub(super) fn secret(&mut self, name: &str) -> Option<String> {
         let file = format!("{name}_file");
+        if !self.table.contains_key(name) && !self.table.contains_key(&file) {
+            self.mistake(&file, format_args!("is required (or {name})"));
+        }
+        self.optional_secret(name)
+    }
+
+    /// As [`Section::secret`], where there need not be one.
+    pub(super) fn optional_secret(&mut self, name: &str) -> Option<String> {
+        let file = format!("{name}_file");
         match (self.optional(name, text), self.optional(&file, text)) {
             (Some(secret), None) if !secret.is_empty() => Some(secret),
             (None, Some(path)) => self.secret_file(&file, &path),
@@ -101,10 +110,7 @@ impl<'a> Section<'a> {
                 self.mistake(name, "must not be empty");
                 None
             }
-            (None, None) => {
-                self.mistake(&file, format_args!("is required (or {name})"));
-                None
-            }
+            (None, None) => None,
         }
     }
 

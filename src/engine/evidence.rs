@@ -128,10 +128,10 @@ impl Engine {
         before: &Payout,
         attention: Attention,
         cause: Cause,
-    ) -> Result<(), Unavailable> {
-        let after = self.ledger.note(before.order.key.clone(), attention, cause).await?;
+    ) -> Result<Payout, Unavailable> {
+        let after = self.ledger.note(before.clone(), attention, cause).await?;
         self.news(before, &after);
-        Ok(())
+        Ok(after)
     }
 
     /// Keeps a notice; once this has returned it may be acknowledged. What fits the ledger is
@@ -223,7 +223,7 @@ impl Engine {
         let after = match resolution {
             Resolution::Void => {
                 let age = self.void_min_age;
-                let voided = self.ledger.void(key, age, evidence).await?;
+                let voided = self.ledger.void(before.clone(), age, evidence).await?;
                 let refused = "only a doubt can be voided, and only once it is old enough";
                 voided.ok_or(Refused::ResolutionRefused(refused))?
             }

@@ -11,9 +11,9 @@ use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
 use super::{Engine, Project, Refused};
-use crate::ledger::Begun;
+use crate::ledger::{Begun, Id, Unavailable};
 use crate::metrics::label::{Answer, Errand};
-use crate::order::Order;
+use crate::order::{Key, Order};
 use crate::outcome::{Doubt, Outcome};
 use crate::payout::Payout;
 use crate::policy::Terms;
@@ -30,6 +30,8 @@ pub(super) enum Stage {
     Recording,
     /// Recorded; the request may be on the wire.
     Aloft(Arc<Payout>),
+    /// Another process sends it.
+    Elsewhere(Arc<Payout>),
     /// Over.
     Landed(Result<Arc<Payout>, Refused>),
 }
@@ -49,7 +51,8 @@ pub(super) struct Flight {
     engine: Arc<Engine>,
     project: Arc<Project>,
     track: Arc<Track>,
-    _permit: OwnedSemaphorePermit,
+    /// Given back where another process sends.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Flight {
@@ -69,7 +72,7 @@ impl Flight {
                 stage: Mutex::new(Stage::Recording),
                 landed: Notify::new(),
             }),
-            _permit: permit,
+            permit: Some(permit),
         }
     }
 
@@ -79,12 +82,20 @@ impl Flight {
 
     /// Records the order, sends it if that is this flight's to do, and records the outcome.
     /// `request_id` is the call's that started it, for the log.
-    pub(super) async fn fly(self, request_id: String) {
-        let resend = self.project.resend();
+    pub(super) async fn fly(mut self, request_id: String) {
+        let resend = self.project.resend(self.engine.ledger.now());
         let (order, terms) = (Arc::clone(&self.track.order), Arc::clone(&self.track.terms));
+        let fence = self.engine.ledger.send_within().map(|soon| std::time::Instant::now() + soon);
         let begin = self.engine.ledger.begin(order, terms, resend);
         match begin.instrument(span::ledger("begin")).await {
-            Ok(Begun::Known(payout)) => self.land(Ok(payout)),
+            Ok(Begun::Known(payout)) => {
+                let known = self.sent_elsewhere(payout).await;
+                self.land(known.map_err(Refused::from));
+            }
+            Ok(Begun::Paused) => {
+                self.project.pause(true);
+                self.land(Err(Refused::Paused));
+            }
             Ok(Begun::Denied(rule)) => {
                 // Off the list first: whoever waits here under other terms has to start anew.
                 self.leave();
@@ -103,7 +114,7 @@ impl Flight {
                 self.track.set(Stage::Aloft(Arc::clone(&payout)));
                 // Durable before the first byte leaves: after a crash, SENDING means "maybe sent",
                 // and a maybe is never sent by recovery.
-                let outcome = self.send().await;
+                let outcome = self.send(fence).await;
                 let settled = self.settle(&payout, &outcome).await;
                 self.engine.tell(&payout, &settled, &request_id);
                 self.land(Ok(settled));
@@ -119,12 +130,37 @@ impl Flight {
         }
     }
 
+    /// The known payout, once no other process is sending it, or as it stands when this one stops.
+    async fn sent_elsewhere(&mut self, mut payout: Payout) -> Result<Payout, Unavailable> {
+        self.permit = None;
+        let mut draining = self.engine.draining.subscribe();
+        let mut revisions = self.engine.ledger.watch(payout.row);
+        while payout.state == State::Sending && !*draining.borrow_and_update() {
+            // The caller hears how it stands when its own time is over.
+            self.track.set(Stage::Elsewhere(Arc::new(payout.clone())));
+            let Key { pid, third_party_id } = payout.order.key.clone();
+            let known = self.engine.ledger.find(pid, Id::ThirdParty(third_party_id)).await?;
+            payout = known.unwrap_or(payout);
+            if payout.state == State::Sending {
+                tokio::select! {
+                    () = revisions.after(payout.revision) => {}
+                    _ = draining.wait_for(|draining| *draining) => {}
+                }
+            }
+        }
+        Ok(payout)
+    }
+
     /// Sends the order, once; counts what it came to.
-    async fn send(&self) -> Outcome {
+    async fn send(&self, fence: Option<std::time::Instant>) -> Outcome {
         let span = span::upstream(self.project.cregis.host());
         let start = std::time::Instant::now();
-        let outcome =
-            self.project.cregis.create_payout(&self.track.order).instrument(span.clone()).await;
+        let outcome = self
+            .project
+            .cregis
+            .create_payout(&self.track.order, fence)
+            .instrument(span.clone())
+            .await;
         let end = std::time::Instant::now();
         self.project.breaker.record(&outcome, end);
         let answer = Answer::from(&outcome);
@@ -209,7 +245,7 @@ impl Track {
     pub(super) fn aloft(&self) -> Option<Payout> {
         match &*self.stage() {
             Stage::Aloft(payout) => Some(Payout::clone(payout)),
-            Stage::Recording | Stage::Landed(_) => None,
+            Stage::Recording | Stage::Elsewhere(_) | Stage::Landed(_) => None,
         }
     }
 
@@ -242,7 +278,7 @@ pub(super) async fn wait(
     let last = track.stage().clone();
     match last {
         Stage::Landed(landed) => landed.map(Arc::unwrap_or_clone),
-        Stage::Aloft(payout) => Ok(Arc::unwrap_or_clone(payout)),
+        Stage::Aloft(payout) | Stage::Elsewhere(payout) => Ok(Arc::unwrap_or_clone(payout)),
         // The record is being written and cannot be called back: it counts as sent.
         Stage::Recording => {
             let unseen = Payout::first(Arc::clone(order), &terms.caller, SystemTime::now());

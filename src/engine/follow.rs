@@ -3,7 +3,7 @@
 //! Its own few questions at a time, so that sends are never kept waiting; and where nobody answers,
 //! a pause for everybody.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::iter;
@@ -75,7 +75,7 @@ enum Round {
 }
 
 async fn round(engine: &Engine, pid: i64, project: &Project, beat: Beat) -> Round {
-    let due = Due { pid, now: SystemTime::now(), limit: ROUND };
+    let due = Due { pid, now: engine.ledger.now(), limit: ROUND };
     let found = match beat {
         Beat::Notices => {
             let leads = engine.ledger.leads(due).await;
@@ -118,12 +118,12 @@ impl Question {
 async fn settle_payout(
     engine: &Engine,
     project: &Project,
-    payout: Payout,
+    mut payout: Payout,
 ) -> Result<bool, Unavailable> {
-    let now = SystemTime::now();
+    let now = engine.ledger.now();
     let age = now.duration_since(payout.state_time).unwrap_or_default();
     if age >= AGE_MAX {
-        engine.page(&payout, Attention::Age, Cause::Age).await?;
+        payout = engine.page(&payout, Attention::Age, Cause::Age).await?;
     }
     let (State::Accepted, Some(cid)) = (payout.state, payout.cid) else {
         // A doubt has nothing that could be asked about; it is looked at for its age.
@@ -136,7 +136,9 @@ async fn settle_payout(
         Asked::Agrees(progress) => {
             engine.confirm(project, &payout, progress, Cause::Poll).await?;
         }
-        Asked::Disagrees => engine.page(&payout, Attention::FieldMismatch, Cause::Poll).await?,
+        Asked::Disagrees => {
+            payout = engine.page(&payout, Attention::FieldMismatch, Cause::Poll).await?;
+        }
         Asked::Missing | Asked::Unanswered => {}
     }
     // Of no effect where the answer was news: that set its own time.
@@ -158,14 +160,15 @@ async fn settle_lead(
     };
     let doubling = 1u32 << tries.clamp(0, 16);
     let pause = project.poll_first().saturating_mul(doubling).min(LEAD_PAUSE_MAX);
-    let again = SystemTime::now() + jitter(pause);
+    let again = engine.ledger.now() + jitter(pause);
     match engine.ask(project, &payout, cid).await {
         Asked::Agrees(progress) => {
             let after = engine.confirm(project, &payout, progress, Cause::Notice).await?;
             engine.ledger.close(notice, None).await?;
             if after.state == State::Accepted {
                 // The notice said more than the query: look again before the backoff would.
-                engine.ledger.postpone(after, SystemTime::now() + project.poll_first()).await?;
+                let due = engine.ledger.now() + project.poll_first();
+                engine.ledger.postpone(after, due).await?;
             }
         }
         Asked::Disagrees => {

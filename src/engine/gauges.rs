@@ -3,7 +3,7 @@
 //! Nothing is kept up to date meanwhile: what the ledger holds is counted there, so that it is right
 //! after a restart, and everything else is read where it is.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{Mutex, Semaphore};
@@ -37,6 +37,7 @@ impl Engine {
         if let Some(free) = self.disk.free() {
             metrics.disk.free.set(i64::try_from(free).unwrap_or(i64::MAX));
         }
+        self.ledger.measure();
         for (pid, project) in &self.projects {
             self.measure_project(*pid, project);
         }
@@ -67,7 +68,7 @@ impl Engine {
     }
 
     fn measure_stock(&self, stock: &Stock) {
-        let (metrics, now) = (self.metrics(), SystemTime::now());
+        let (metrics, now) = (self.metrics(), self.ledger.now());
         let since = |then| now.duration_since(then).unwrap_or_default().as_secs();
         let money = &metrics.money;
         for state in STATES.into_iter().filter(|state| state.is_followed()) {

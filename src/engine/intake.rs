@@ -51,7 +51,7 @@ impl Engine {
         no_turn: NoTurn,
     ) -> Result<Turn, Refused> {
         match self.known(order).await? {
-            Some(payout) if !project.resend().would_send(&payout, order) => {
+            Some(payout) if !project.resend(self.ledger.now()).would_send(&payout, order) => {
                 return Ok(Turn::Unneeded(Box::new(payout)));
             }
             Some(_) | None => {}

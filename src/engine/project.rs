@@ -100,10 +100,10 @@ impl Project {
         self.poll_first
     }
 
-    /// What a repeat may send again at this moment.
-    pub(super) fn resend(&self) -> Resend {
+    /// What a repeat may send again `now`, by the ledger's clock.
+    pub(super) fn resend(&self, now: SystemTime) -> Resend {
         match self.resend_after {
-            Some(age) => Resend::DoubtsOlderThan(SystemTime::now() - age),
+            Some(age) => Resend::DoubtsOlderThan(now - age),
             None => Resend::Never,
         }
     }

@@ -1,12 +1,8 @@
-//! What the ledger is asked; answered beside the writer, from connections that cannot write.
+//! What the ledger is asked.
 
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 
-use rusqlite::Connection;
-use tokio::sync::oneshot;
-
-use super::reader::{self, Read};
-use super::{Due, Filter, Id, Lead, Ledger, Unavailable, sqlite};
+use super::{Due, Filter, Id, Lead, Ledger, Stock, Store, Unavailable, sqlite};
 use crate::order::Order;
 use crate::payout::Payout;
 use crate::policy::{Rule, Terms};
@@ -15,79 +11,106 @@ impl Ledger {
     /// Finds one payout.
     ///
     /// # Errors
-    /// Where the file cannot be read.
+    /// Where it cannot be read.
     pub async fn find(&self, pid: i64, id: Id) -> Result<Option<Payout>, Unavailable> {
-        self.read(move |db| sqlite::read::find(db, pid, &id)).await
+        match &self.0.store {
+            Store::Embedded(embedded) => {
+                embedded.read(move |db| sqlite::read::find(db, pid, &id)).await
+            }
+            Store::Shared(shared) => shared.find(pid, &id).await,
+        }
     }
 
     /// The rule that speaks against sending `order` now, for the first time or after it was not sent.
     ///
     /// # Errors
-    /// Where the file cannot be read.
+    /// Where it cannot be read.
     pub async fn judge(
         &self,
         order: Order,
         terms: Arc<Terms>,
     ) -> Result<Option<Rule>, Unavailable> {
-        let now = sqlite::now();
-        self.read(move |db| sqlite::spend::judge(db, &order, &terms, None, now)).await
+        match &self.0.store {
+            Store::Embedded(embedded) => {
+                let now = sqlite::now();
+                embedded.read(move |db| sqlite::spend::judge(db, &order, &terms, None, now)).await
+            }
+            Store::Shared(shared) => shared.judge(&order, &terms).await,
+        }
     }
 
     /// One page of the payouts that fit `filter`, in the order in which they were recorded.
     ///
     /// # Errors
-    /// Where the file cannot be read.
+    /// Where it cannot be read.
     pub async fn list(&self, filter: Filter) -> Result<Vec<Payout>, Unavailable> {
-        ask(&self.queues()?.lists, move |db| sqlite::read::list(db, &filter)).await
+        match &self.0.store {
+            Store::Embedded(embedded) => {
+                embedded.list(move |db| sqlite::read::list(db, &filter)).await
+            }
+            Store::Shared(shared) => shared.list(&filter).await,
+        }
     }
 
     /// The next revisions of `latest` after `revision`, in order; not all at once where there are many.
     ///
     /// # Errors
-    /// Where the file cannot be read.
+    /// Where it cannot be read.
     pub async fn history(&self, latest: Payout, revision: i64) -> Result<Vec<Payout>, Unavailable> {
-        let latest = Box::new(latest);
-        self.read(move |db| sqlite::read::history(db, &latest, revision)).await
+        match &self.0.store {
+            Store::Embedded(embedded) => {
+                embedded.read(move |db| sqlite::read::history(db, &latest, revision)).await
+            }
+            Store::Shared(shared) => shared.history(&latest, revision).await,
+        }
     }
 
-    /// Payouts that are to be looked at.
+    /// Payouts that are to be looked at. In a shared ledger they are this replica's to look at, for a
+    /// while.
     ///
     /// # Errors
-    /// Where the file cannot be read.
+    /// Where it cannot be read.
     pub async fn due(&self, due: Due) -> Result<Vec<Payout>, Unavailable> {
-        self.read(move |db| sqlite::read::due(db, &due)).await
+        match &self.0.store {
+            Store::Embedded(embedded) => embedded.read(move |db| sqlite::read::due(db, &due)).await,
+            Store::Shared(shared) => shared.due(&due).await,
+        }
     }
 
-    /// Notices that Cregis is to be asked about.
+    /// Notices that Cregis is to be asked about; shared as in [`Ledger::due`].
     ///
     /// # Errors
-    /// Where the file cannot be read.
+    /// Where it cannot be read.
     pub async fn leads(&self, due: Due) -> Result<Vec<Lead>, Unavailable> {
-        self.read(move |db| sqlite::notice::leads(db, &due)).await
+        match &self.0.store {
+            Store::Embedded(embedded) => {
+                embedded.read(move |db| sqlite::notice::leads(db, &due)).await
+            }
+            Store::Shared(shared) => shared.leads(&due).await,
+        }
     }
 
     /// Whether an operator has paused the project.
     ///
     /// # Errors
-    /// Where the file cannot be read.
+    /// Where it cannot be read.
     pub async fn is_paused(&self, pid: i64) -> Result<bool, Unavailable> {
-        self.read(move |db| sqlite::notice::is_paused(db, pid)).await
+        match &self.0.store {
+            Store::Embedded(embedded) => {
+                embedded.read(move |db| sqlite::notice::is_paused(db, pid)).await
+            }
+            Store::Shared(shared) => shared.is_paused(pid).await,
+        }
     }
 
-    pub(super) async fn read<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
-    ) -> Result<T, Unavailable> {
-        ask(&self.queues()?.reads, work).await
+    /// Counts what is followed. Costs what is open, and nothing for what has ended.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub async fn stock(&self) -> Result<Stock, Unavailable> {
+        match &self.0.store {
+            Store::Embedded(embedded) => embedded.read(sqlite::read::stock).await,
+            Store::Shared(shared) => shared.stock().await,
+        }
     }
-}
-
-/// Has one of the threads that read do `work`.
-async fn ask<T: Send + 'static>(
-    thread: &mpsc::Sender<Read>,
-    work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
-) -> Result<T, Unavailable> {
-    let (reply, answer) = oneshot::channel();
-    thread.send(reader::question(work, reply)).map_err(|_| Unavailable)?;
-    answer.await.map_err(|_| Unavailable)?
 }

@@ -1,4 +1,4 @@
--- Version 3 of the embedded ledger. Times are microseconds since 1970, amounts canonical decimal text.
+-- Version 4 of the embedded ledger. Times are microseconds since 1970, amounts canonical decimal text.
 
 -- One row per (pid, third_party_id), for ever: an id is never freed.
 CREATE TABLE payout (
@@ -115,3 +115,13 @@ CREATE TABLE spend (
 
 -- Proves, after a failure, that the file can be written again.
 CREATE TABLE probe (one INTEGER PRIMARY KEY CHECK (one = 1), written INTEGER NOT NULL) STRICT;
+
+-- Which ledger this is, and how far it has come: commits, and the time of the last one. A witness outside
+-- remembers it, and notices an old copy.
+CREATE TABLE ledger (
+    one      INTEGER PRIMARY KEY CHECK (one = 1),
+    identity TEXT    NOT NULL,
+    commits  INTEGER NOT NULL,
+    time     INTEGER NOT NULL
+) STRICT;
+INSERT INTO ledger VALUES (1, lower(hex(randomblob(16))), 0, 0);

@@ -2,6 +2,7 @@
 //! modules below.
 
 pub(super) mod change;
+pub(super) mod copy;
 pub(super) mod notice;
 pub(super) mod read;
 pub(super) mod spend;
@@ -14,13 +15,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, OpenFlags};
 
 use super::OpenError;
+use super::migrate::Migrated;
+use super::witness::{Mark, Standing, Witness};
 
 /// The schema this build writes. A file with a newer one is left alone, as it is not known here.
-const SCHEMA: i64 = 3;
+const SCHEMA: i64 = 4;
 /// The oldest schema that is brought up to date; 1 was never released.
 const OLDEST: i64 = 2;
 /// Marks the file as a ledger of ours: "payo" in ASCII.
 const APPLICATION: i64 = 0x7061_796f;
+/// Marks one whose payouts have gone elsewhere: "paye". To older builds it is a file of somebody else.
+const RETIRED: i64 = 0x7061_7965;
 /// How long a foreign writer, such as a person with a shell, may hold the file.
 const BUSY: Duration = Duration::from_secs(2);
 
@@ -33,12 +38,10 @@ pub(super) struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
 
 /// Takes the lock beside the ledger at `path` and creates the file, readable by its owner only.
 pub(super) fn claim(path: &Path) -> Result<Lock, OpenError> {
-    let mut lock = path.as_os_str().to_owned();
-    lock.push(".lock");
     let private = |path: &Path| {
         OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
     };
-    let file = private(&PathBuf::from(lock)).map_err(OpenError::Io)?;
+    let file = private(&beside(path, ".lock")).map_err(OpenError::Io)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(OpenError::Locked),
@@ -47,6 +50,13 @@ pub(super) fn claim(path: &Path) -> Result<Lock, OpenError> {
     // SQLite gives the log and its index the mode of this file.
     private(path).map_err(OpenError::Io)?;
     Ok(Lock(file))
+}
+
+/// The file beside the ledger at `path` whose name ends in `suffix`.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 /// Opens the file for writing, brings the schema up to date and proves that commits are durable.
@@ -60,6 +70,9 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if version > SCHEMA {
         return Err(OpenError::Newer { found: version, known: SCHEMA });
+    }
+    if application == RETIRED {
+        return Err(OpenError::Retired(retired_to(&db)?));
     }
     if tables > 0 && (application != APPLICATION || version < OLDEST) {
         return Err(OpenError::Foreign);
@@ -80,16 +93,56 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
 
     if tables == 0 || version < SCHEMA {
         let tx = db.transaction()?;
-        tx.execute_batch(match tables {
-            0 => include_str!("schema.sql"),
-            _ => include_str!("schema_2_to_3.sql"),
-        })?;
+        if tables == 0 {
+            tx.execute_batch(include_str!("schema.sql"))?;
+        } else {
+            if version < 3 {
+                tx.execute_batch(include_str!("schema_2_to_3.sql"))?;
+            }
+            tx.execute_batch(include_str!("schema_3_to_4.sql"))?;
+        }
         tx.pragma_update(None, "application_id", APPLICATION)?;
         tx.pragma_update(None, "user_version", SCHEMA)?;
         tx.commit()?;
     }
     db.execute("INSERT OR REPLACE INTO probe VALUES (1, ?1)", [micros(SystemTime::now())])?;
     Ok(db)
+}
+
+/// Which ledger it is, and how far it has come.
+pub(super) fn standing(db: &Connection) -> Result<Standing, Error> {
+    db.query_row("SELECT identity, commits, time FROM ledger", [], |row| {
+        let reached = Mark { number: row.get(1)?, time: row.get(2)? };
+        Ok(Standing { ledger: row.get(0)?, reached })
+    })
+}
+
+/// Compares it with what `witness` remembers.
+pub(super) fn check(standing: &Standing, witness: &Witness) -> Result<(), OpenError> {
+    let acknowledged = witness.mark();
+    witness.check(standing, acknowledged, acknowledged.number <= standing.reached.number)
+}
+
+/// Counts a commit that is about to be made at `now`.
+pub(super) fn count(db: &Connection, now: SystemTime) -> Result<Mark, Error> {
+    let time = micros(now);
+    let mut update =
+        db.prepare_cached("UPDATE ledger SET commits = commits + 1, time = ?1 RETURNING commits")?;
+    let number = update.query_row([time], |row| row.get(0))?;
+    Ok(Mark { number, time })
+}
+
+/// Makes the tables, or brings them up to date.
+pub(super) fn migrate(path: &Path) -> Result<Migrated, OpenError> {
+    let _lock = claim(path)?;
+    let from = open_reader(path)?.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    open_writer(path)?;
+    Ok(Migrated { from, to: SCHEMA })
+}
+
+/// Where the payouts of a retired file have gone.
+fn retired_to(db: &Connection) -> Result<String, Error> {
+    db.query_row("SELECT target FROM retired ORDER BY time DESC LIMIT 1", [], |row| row.get(0))
 }
 
 /// Opens the file for reading only.

@@ -2,7 +2,6 @@
 
 use std::time::SystemTime;
 
-use super::{Ledger, Unavailable, sqlite};
 use crate::state::State;
 
 /// Payouts that are followed, counted at one moment.
@@ -29,14 +28,4 @@ pub struct Open {
     pub since: SystemTime,
     /// When the first of them is to be looked at.
     pub due: SystemTime,
-}
-
-impl Ledger {
-    /// Counts what is followed. Costs what is open, and nothing for what has ended.
-    ///
-    /// # Errors
-    /// Where the file cannot be read.
-    pub async fn stock(&self) -> Result<Stock, Unavailable> {
-        self.read(sqlite::read::stock).await
-    }
 }

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use super::witness::Mark;
 use crate::order::Order;
 use crate::payout::Payout;
 use crate::policy::Rule;
@@ -38,6 +39,49 @@ pub enum OpenError {
     /// SQLite refused.
     #[error("SQLite cannot open the ledger")]
     Sqlite(#[from] rusqlite::Error),
+    /// PostgreSQL does not answer, or refused.
+    #[error("PostgreSQL cannot open the ledger")]
+    Postgres(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A commit of the database's might be lost although it was acknowledged.
+    #[error("commits would not be durable: {0}")]
+    NotSafe(String),
+    /// Its payouts have gone elsewhere, and are paid from there.
+    #[error("the ledger was copied to {0} and must not be used any more: set ledger.url")]
+    Retired(String),
+    /// The tables are older than this build, or missing, and are not to be made here.
+    #[error(
+        "the ledger has schema version {found}, older than {wanted}: run `payoutd ledger migrate` as its owner"
+    )]
+    Older {
+        /// The version that was found; 0 for none.
+        found: i64,
+        /// The version that this build works with.
+        wanted: i64,
+    },
+    /// It does not hold what somebody was told from it: an old copy, or a standby that was behind.
+    #[error(
+        "the ledger has lost what was acknowledged: it ends with {reached}, and {acknowledged}, which was acknowledged, is not in it. Nothing is sent. Settle what is missing before you remove the witness: docs/operations.md"
+    )]
+    RolledBack {
+        /// How far the ledger has come.
+        reached: Mark,
+        /// How far it had come when somebody was last told something.
+        acknowledged: Mark,
+    },
+    /// The witness has seen another ledger.
+    #[error(
+        "this is not the ledger that its witness knows, and which had come to {acknowledged}: another file or database, or a copy from before an upgrade. Nothing is sent: docs/operations.md"
+    )]
+    OtherLedger {
+        /// How far that one had come.
+        acknowledged: Mark,
+    },
+    /// What `ledger.witness` names cannot be read or written.
+    #[error("cannot use the witness (ledger.witness)")]
+    Witness(#[source] std::io::Error),
+    /// What `ledger.witness` names is something else, or was damaged.
+    #[error("the file of ledger.witness is not a witness, or is damaged: docs/operations.md")]
+    NoWitness,
 }
 
 /// Names a payout within a project.
@@ -67,6 +111,8 @@ pub enum Begun {
     Known(Payout),
     /// A rule of the caller's speaks against it. Nothing is recorded.
     Denied(Rule),
+    /// An operator has paused the project. Nothing is recorded. Only a shared ledger finds that here.
+    Paused,
 }
 
 /// What has moved a payout; kept with the revision.
@@ -158,6 +204,14 @@ pub struct Lead {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the ledger is unavailable")]
 pub struct Unavailable;
+
+impl OpenError {
+    pub(super) fn from_postgres(
+        error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Postgres(error.into())
+    }
+}
 
 impl Cause {
     pub(super) fn as_str(&self) -> &'static str {

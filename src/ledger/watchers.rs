@@ -40,6 +40,11 @@ impl Watchers {
         Revisions { row, latest, watchers: Arc::clone(self) }
     }
 
+    /// The rows that somebody watches.
+    pub(super) fn rows(&self) -> Vec<i64> {
+        self.all().keys().copied().collect()
+    }
+
     /// Tells of changes: rows and their new revisions.
     pub(super) fn publish(&self, changed: &[(i64, i64)]) {
         let all = self.all();
@@ -48,7 +53,12 @@ impl Watchers {
         }
         for (row, revision) in changed {
             if let Some(watched) = all.get(row) {
-                watched.latest.send_replace(*revision);
+                // What was read first may be told last.
+                watched.latest.send_if_modified(|latest| {
+                    let newer = *revision > *latest;
+                    *latest = (*latest).max(*revision);
+                    newer
+                });
             }
         }
     }
@@ -100,6 +110,15 @@ mod tests {
             }
         });
         assert!(watchers.all().is_empty(), "an entry without watchers stays");
+    }
+
+    #[test]
+    fn what_was_read_first_and_is_told_last_takes_nothing_back() {
+        let watchers = Arc::<Watchers>::default();
+        let watching = watchers.watch(1);
+        watchers.publish(&[(1, 3)]);
+        watchers.publish(&[(1, 2)]);
+        assert_eq!(*watching.latest.borrow(), 3);
     }
 
     #[tokio::test]

@@ -9,7 +9,8 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc as tokio_mpsc, oneshot, watch};
 
 use super::watchers::Watchers;
-use super::{Unavailable, sqlite};
+use super::witness::{Mark, Witness};
+use super::{OpenError, Unavailable, sqlite};
 use crate::metrics::Metrics;
 use crate::payout::Payout;
 use crate::state::State;
@@ -107,6 +108,8 @@ pub(super) struct Signals {
     pub(super) up: watch::Sender<bool>,
     /// Where it is counted.
     pub(super) metrics: Arc<Metrics>,
+    /// Remembers what it told.
+    pub(super) witness: Witness,
 }
 
 pub(super) struct Writer {
@@ -177,7 +180,7 @@ impl Writer {
     /// Opens the file again after a failure; opening proves that it can be written.
     fn reopen(&mut self) {
         self.opened = Instant::now();
-        match sqlite::open_writer(&self.path) {
+        match open_again(&self.path, &self.signals.witness) {
             Ok(db) => {
                 tracing::warn!("ledger can be written again");
                 self.db = Some(db);
@@ -207,7 +210,9 @@ impl Writer {
         // What was not reached is told the same by dropping its reply.
         batch.clear();
         let (changed, committed) = match committed {
-            Ok(Done { aloft, changed, entered }) => {
+            Ok(Done { aloft, changed, entered, mark }) => {
+                // Before anybody is told.
+                self.signals.witness.saw(mark);
                 self.aloft = aloft;
                 self.commits += 1;
                 self.operations += answers.len() as u64;
@@ -232,6 +237,15 @@ struct Done {
     aloft: u32,
     changed: Vec<(i64, i64)>,
     entered: Vec<(i64, State)>,
+    /// How far the ledger has come with it.
+    mark: Mark,
+}
+
+/// Opens the file anew; it may be another one by now.
+fn open_again(path: &Path, witness: &Witness) -> Result<Connection, OpenError> {
+    let db = sqlite::open_writer(path)?;
+    sqlite::check(&sqlite::standing(&db)?, witness)?;
+    Ok(db)
 }
 
 /// Does `batch` in one transaction.
@@ -248,8 +262,35 @@ fn write(
         for operation in batch.drain(..) {
             answers.push(operation(&mut hand)?);
         }
-        Done { aloft: hand.aloft, changed: hand.changed, entered: hand.entered }
+        let mark = sqlite::count(&tx, now)?;
+        Done { aloft: hand.aloft, changed: hand.changed, entered: hand.entered, mark }
     };
     tx.commit()?;
     Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_an_old_copy_by_now_is_not_written_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ledger");
+        let _lock = sqlite::claim(&path).expect("free");
+        let db = sqlite::open_writer(&path).expect("opened");
+        let witness = Witness::open(None, &sqlite::standing(&db).expect("read").ledger);
+        let witness = witness.expect("no file is needed");
+        let mark = sqlite::count(&db, sqlite::now()).expect("counted");
+        witness.saw(mark);
+        open_again(&path, &witness).expect("as it was");
+        db.execute("UPDATE ledger SET commits = 0", []).expect("an old copy");
+        let error = open_again(&path, &witness).expect_err("older");
+        assert!(
+            matches!(error, OpenError::RolledBack { acknowledged, .. } if acknowledged == mark)
+        );
+        db.execute("UPDATE ledger SET commits = 9, identity = 'x'", []).expect("another one");
+        let error = open_again(&path, &witness).expect_err("another");
+        assert!(matches!(error, OpenError::OtherLedger { .. }));
+    }
 }

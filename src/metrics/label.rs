@@ -299,7 +299,9 @@ impl From<&Outcome> for Answer {
             Outcome::NotSent(Unsent::GatewayRefused(_) | Unsent::ClockSkew(_)) => {
                 Self::GatewayRefused
             }
-            Outcome::NotSent(Unsent::ConnectFailed | Unsent::LedgerUnavailable) => Self::NotSent,
+            Outcome::NotSent(
+                Unsent::ConnectFailed | Unsent::LedgerUnavailable | Unsent::Expired,
+            ) => Self::NotSent,
             Outcome::InDoubt(_) => Self::InDoubt,
         }
     }

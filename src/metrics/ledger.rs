@@ -1,4 +1,4 @@
-//! Meters of the ledger's file.
+//! Meters of the ledger's file or database.
 
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -19,6 +19,12 @@ pub struct Disk {
     pub writable: Gauge,
     /// Bytes that are free for the ledger on its file system. Unknown where nobody can tell.
     pub free: Known,
+    /// Connections to a shared ledger's database that are open. Unknown of a file, as the next two.
+    pub connections: Known,
+    /// How many of them are in use.
+    pub connections_busy: Known,
+    /// Operations that wait for one.
+    pub connections_awaited: Known,
 }
 
 impl Disk {
@@ -28,6 +34,9 @@ impl Disk {
             batch: Histogram::of_counts(BATCH),
             writable: Gauge::default(),
             free: Known::default(),
+            connections: Known::default(),
+            connections_busy: Known::default(),
+            connections_awaited: Known::default(),
         };
         let all = disk.clone();
         registry.register("ledger_commit_duration_seconds", "How long commits took", all.commit);
@@ -36,6 +45,12 @@ impl Disk {
         let help = "1 while the ledger can be written";
         registry.register("ledger_writable", help, all.writable);
         registry.register("ledger_free_bytes", "Bytes free for the ledger", all.free);
+        let help = "Connections to the ledger's database";
+        registry.register("ledger_connections", help, all.connections);
+        let help = "Connections to the ledger's database that are in use";
+        registry.register("ledger_connections_busy", help, all.connections_busy);
+        let help = "Operations that wait for a connection to the ledger's database";
+        registry.register("ledger_connections_awaited", help, all.connections_awaited);
         disk
     }
 }

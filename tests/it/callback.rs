@@ -2,7 +2,7 @@
 
 mod crash;
 mod forged;
-mod letter;
+pub(crate) mod letter;
 mod limits;
 mod misfit;
 mod split;

@@ -155,9 +155,8 @@ async fn row_draining_refuses_new_payouts_and_answers_known_ones() {
 async fn row_ledger_unavailable_sends_nothing_and_recovers() {
     let whole = Whole::start().await;
     whole.create(order("known")).await.expect("OK");
-    let shell = whole.shell();
-    // A person's shell that holds the file: our writer gives up after two seconds.
-    shell.execute_batch("BEGIN IMMEDIATE").expect("held");
+    // A person's shell that holds the ledger: our writer gives up after two seconds.
+    let hold = whole.hold();
     let status = whole.create(order("a")).await.expect_err("no ledger");
     assert_eq!(reason(&status), words(Code::Unavailable, "LEDGER_UNAVAILABLE", "same_id"));
     assert!(status.get_error_details().retry_info().is_some(), "RetryInfo");
@@ -165,7 +164,7 @@ async fn row_ledger_unavailable_sends_nothing_and_recovers() {
     assert_eq!(reason(&at_once).1, "LEDGER_UNAVAILABLE");
     assert_eq!(whole.get("known").await.expect("reads go on").state(), PayoutState::Accepted);
     assert_eq!(whole.upstream.book.posts().len(), 1, "nothing was sent");
-    shell.execute_batch("ROLLBACK").expect("let go");
+    drop(hold);
     let accepted = within(async {
         loop {
             if let Ok(payout) = whole.create(order("a")).await {
@@ -182,18 +181,17 @@ async fn row_ledger_unavailable_sends_nothing_and_recovers() {
 async fn an_outcome_that_cannot_be_written_is_a_doubt_until_it_can() {
     let whole = Whole::start().await;
     whole.upstream.fault(r#"{"delay": "300ms"}"#);
-    let shell = whole.shell();
     let mut request = Request::new(order("a"));
     request.set_timeout(Duration::from_secs(4));
     let mut client = whole.client.clone();
-    let (answer, ()) = tokio::join!(client.create_payout(request), async {
+    let (answer, hold) = tokio::join!(client.create_payout(request), async {
         whole.upstream.received(1).await;
-        shell.execute_batch("BEGIN IMMEDIATE").expect("held");
+        whole.hold()
     });
     let payout = answer.expect("OK").into_inner().payout.expect("a payout");
     assert_eq!((payout.state(), payout.cid), (PayoutState::InDoubt, 0));
     assert_eq!(payout.reason, "LEDGER_WRITE_FAILED");
-    shell.execute_batch("ROLLBACK").expect("let go");
+    drop(hold);
     let written = whole.settled("a").await;
     assert_eq!((written.state(), written.revision), (PayoutState::Accepted, 2));
 }

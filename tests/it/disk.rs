@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use payoutd::config::{Config, Ledger};
 use payoutd::pb::{self, PayoutState};
 use tonic::transport::Endpoint;
 use tonic::{Code, Status};
@@ -19,6 +20,11 @@ fn no_room(status: &Status) {
     assert!(status.get_error_details().retry_info().is_some(), "RetryInfo");
 }
 
+fn with_free(config: &Config, min_free: u64) -> Ledger {
+    let path = config.ledger.path().expect("a file").to_owned();
+    Ledger::Embedded { path, min_free, witness: None }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn below_the_mark_nothing_new_is_taken_and_everything_else_goes_on() {
     let whole =
@@ -29,7 +35,7 @@ async fn below_the_mark_nothing_new_is_taken_and_everything_else_goes_on() {
     let Whole { upstream, service, client: _, folder } = whole;
     // More than any disk has.
     let mut config = service.stop().await;
-    config.ledger_min_free = u64::MAX;
+    config.ledger = with_free(&config, u64::MAX);
     let service = Service::start(config).await;
     let whole = Whole { client: service.client().await, upstream, service, folder };
 
@@ -59,7 +65,7 @@ async fn below_the_mark_nothing_new_is_taken_and_everything_else_goes_on() {
 
     // Room again, as another service on the same disk has it.
     let mut config = whole.service.stop().await;
-    config.ledger_min_free = 1;
+    config.ledger = with_free(&config, 1);
     let service = Service::start(config).await;
     let client = connect(service.addresses.grpc).await;
     for id in ["new", "unsent"] {

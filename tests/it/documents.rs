@@ -63,6 +63,7 @@ fn every_setting_is_in_the_table_of_settings() {
         ("src/config.rs", "", 6),
         ("src/config/grpc.rs", "grpc.", 9),
         ("src/config/tls.rs", "grpc.tls.", 3),
+        ("src/config/ledger.rs", "ledger.", 5),
         ("src/config/project.rs", "project.", 6),
         ("src/config/caller.rs", "caller.", 6),
         ("src/config/limit.rs", "caller.limit.", 3),
@@ -71,10 +72,9 @@ fn every_setting_is_in_the_table_of_settings() {
         let source = file(path);
         let code = source.split("#[cfg(test)]").next().unwrap_or_default();
         let mut found = 0;
-        for call in
-            ["section.get(\"", "section.require(\"", "section.optional(\"", "section.secret(\""]
-        {
-            for rest in code.split(call).skip(1) {
+        let calls = ["get(\"", "require(\"", "optional(\"", "secret(\"", "optional_secret(\""];
+        for call in calls.map(|call| format!("section.{call}")) {
+            for rest in code.split(&call).skip(1) {
                 let name = rest.split('"').next().expect("a name");
                 let place = format!("{section}{name}` |");
                 assert!(settings.contains(&place), "docs/settings.md lacks {place}");

@@ -82,10 +82,7 @@ async fn a_pause_refuses_what_would_send_and_nothing_else_and_survives_a_restart
     );
     let whole = whole.restart().await;
     whole.create(order("newer")).await.expect("still taken");
-    let notes: i64 = whole
-        .shell()
-        .query_row("SELECT count(*) FROM intake WHERE note = 'why'", [], |row| row.get(0))
-        .expect("counted");
+    let notes = whole.shell().number("SELECT count(*) FROM intake WHERE note = 'why'");
     assert_eq!(notes, 3, "who paused, and why, is kept");
 }
 
@@ -146,8 +143,8 @@ async fn pid_0_sets_all_projects_one_pid_sets_one_and_an_unknown_one_is_not_foun
 
 /// Whether the ledger says that the project is paused.
 fn kept(whole: &Whole) -> bool {
-    let select = "SELECT paused FROM intake ORDER BY id DESC LIMIT 1";
-    whole.shell().query_row(select, [], |row| row.get(0)).expect("kept")
+    let latest = "SELECT count(*) FROM intake WHERE paused AND id = (SELECT max(id) FROM intake)";
+    whole.shell().number(latest) == 1
 }
 
 #[tokio::test(flavor = "multi_thread")]

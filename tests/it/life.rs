@@ -124,9 +124,14 @@ async fn with_notices_1000_payouts_end_known_though_every_third_answer_is_lost()
             .await;
     assert!(lost >= PAYOUTS / 4, "{lost} answers were lost");
     // Status 3 has no notice: those whose answer was lost too would stay in doubt, and rightly so.
-    for order in whole.upstream.book.orders() {
+    // Each is told once, with five seconds for its answer: no more at a time than any machine takes.
+    let mut told = whole.upstream.book.deliveries_count();
+    for (at, order) in whole.upstream.book.orders().into_iter().enumerate() {
+        within(told.wait_for(|told| *told + 100 > at)).await.expect("the sandbox lives");
         whole.upstream.book.set_status(order.cid, 2, true);
     }
+    within(told.wait_for(|told| *told >= PAYOUTS)).await.expect("the sandbox lives");
+    assert!(whole.upstream.book.deliveries().iter().all(|notice| notice.ok), "one was not kept");
     let decided = |order: Order| (order.third_party_id, (order.cid, PayoutState::Denied));
     let expected: HashMap<_, _> = whole.upstream.book.orders().into_iter().map(decided).collect();
     assert_eq!(expected.len(), PAYOUTS, "one order each");

@@ -1,7 +1,7 @@
 //! `ListPayouts`: every payout that fits, each once, in the order in which it was recorded.
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use payoutd::config;
 use payoutd::pb::{self, PayoutState};
@@ -17,18 +17,23 @@ fn fill(whole: &Whole, rows: i64) {
     let states: Vec<_> =
         STATES.iter().enumerate().map(|(n, s)| format!("WHEN {n} THEN '{s}'")).collect();
     let states = states.join(" ");
+    let shell = whole.shell();
+    let (columns, values) = shell.lease();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_micros();
     let fill = format!(
-        "BEGIN;
-         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows}),
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows}),
          s AS (SELECT i, CASE i % 9 {states} END AS state FROM n)
-         INSERT INTO payout SELECT i, iif(i % 10 = 0, 7, {PID}), 'p' || i, '195@195',
-             'TXsmKpEuW7qWnXzJLGP9eDLvWPR2GRn1FS', '1.1', '', '', '', 1, 1, 1, state, '', '', NULL,
-             NULL, '', 0, NULL, iif(i % 4 = 0, 'FIELD_MISMATCH', ''), NULL, NULL, 1,
-             (unixepoch() - 60 - 3600 * (i % 5)) * 1000000,
-             iif(state IN ('SENDING', 'IN_DOUBT', 'ACCEPTED'), 9000000000000000, NULL), 0, '' FROM s;
-         COMMIT;"
+         INSERT INTO payout (pid, third_party_id, currency, address, amount, remark, memo,
+             callback_url, create_time, revision, update_time, state, reason, refusal_msg, txid,
+             block_height, attention, send_time, state_time, due, polls, caller{columns})
+         SELECT CASE WHEN i % 10 = 0 THEN 7 ELSE {PID} END, 'p' || i, '195@195',
+             'TXsmKpEuW7qWnXzJLGP9eDLvWPR2GRn1FS', '1.1', '', '', '', 1, 1, 1, state, '', '', '',
+             0, CASE WHEN i % 4 = 0 THEN 'FIELD_MISMATCH' ELSE '' END, 1,
+             {now} - 60000000 - 3600000000 * (i % 5),
+             CASE WHEN state IN ('SENDING', 'IN_DOUBT', 'ACCEPTED') THEN 9000000000000000 END, 0,
+             ''{values} FROM s ORDER BY i"
     );
-    whole.shell().execute_batch(&fill).expect("filled");
+    assert_eq!(shell.execute(&fill), rows.unsigned_abs());
 }
 
 async fn page(
@@ -158,12 +163,12 @@ async fn age_counts_from_the_present_state_and_not_from_the_last_change() {
     whole.aged("a", 2);
     // A change that leaves the state as it is.
     whole.upstream.book.set_status(accepted.cid, 5, false);
-    whole.shell().execute("UPDATE payout SET due = 1 WHERE third_party_id = 'a'", []).expect("due");
+    whole.shell().execute("UPDATE payout SET due = 1 WHERE third_party_id = 'a'");
     whole.until("a", |payout| payout.cregis_status == Some(5)).await;
     assert_eq!(all(&whole, old(1)).await, ["a"]);
     assert!(all(&whole, old(3)).await.is_empty());
     whole.upstream.book.set_status(accepted.cid, 6, false);
-    whole.shell().execute("UPDATE payout SET due = 1 WHERE third_party_id = 'a'", []).expect("due");
+    whole.shell().execute("UPDATE payout SET due = 1 WHERE third_party_id = 'a'");
     whole.until("a", |payout| payout.cregis_status == Some(6)).await;
     assert!(all(&whole, old(1)).await.is_empty());
     let ages = [(1, 0), (i64::MAX / 1_000_000_000, 0), (315_576_000_000, 999_999_999)];

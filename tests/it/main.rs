@@ -1,4 +1,4 @@
-//! Behaviour of the whole service: real sockets, a real ledger file, the sandbox as Cregis.
+//! Behaviour of the whole service: real sockets, a real ledger, the sandbox as Cregis.
 
 #![allow(clippy::too_many_lines, reason = "tables of cases are long")]
 
@@ -11,6 +11,8 @@ mod disk;
 mod documents;
 mod endpoint;
 mod exposure;
+mod fence;
+mod fleet;
 mod follow;
 mod identity;
 mod intake;
@@ -37,3 +39,4 @@ mod support;
 mod tls;
 mod validate;
 mod watch;
+mod witness;

@@ -33,8 +33,7 @@ async fn timed(mut client: Client, request: Request<pb::CreatePayoutRequest>) ->
 
 fn rows(whole: &Whole) -> usize {
     let count = "SELECT count(*) FROM payout";
-    let rows: i64 = whole.shell().query_row(count, [], |row| row.get(0)).expect("counted");
-    usize::try_from(rows).expect("few")
+    usize::try_from(whole.shell().number(count)).expect("few")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::support::{
-    Whole, beside, by, caller, connect, ended, limit, metadata, order, reason, within,
+    Whole, beside, by, caller, connect, ended, limit, metadata, order, plain, reason, within,
 };
 
 /// One caller, `a`, whose payouts are bounded.
@@ -44,8 +44,9 @@ fn rule(status: &Status) -> String {
 
 /// The only row of what has been spent.
 fn spent(whole: &Whole) -> String {
-    let row = whole.shell().query_row("SELECT total FROM spend", [], |row| row.get(0));
-    row.expect("one row")
+    let mut rows = whole.shell().rows("SELECT total FROM spend");
+    assert_eq!(rows.len(), 1);
+    plain(&rows.remove(0).remove(0).expect("a total"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,15 +80,11 @@ async fn fifty_callers_at_once_cannot_exceed_the_days_limit_by_one_unit() {
     }
     assert_eq!((paid.len(), denied), (10, 190));
     assert_eq!((whole.upstream.book.orders().len(), whole.upstream.book.posts().len()), (10, 10));
-    let mut select =
-        whole.shell().prepare("SELECT third_party_id FROM payout").map(|mut select| {
-            let rows = select.query_map([], |row| row.get(0)).expect("rows");
-            rows.collect::<Result<Vec<String>, _>>().expect("ids")
-        });
-    let recorded = select.as_mut().expect("SQL");
+    let rows = whole.shell().rows("SELECT third_party_id FROM payout");
+    let mut recorded: Vec<_> = rows.into_iter().flatten().flatten().collect();
     recorded.sort();
     paid.sort();
-    assert_eq!(*recorded, paid, "what was denied left no row");
+    assert_eq!(recorded, paid, "what was denied left no row");
     assert_eq!(spent(&whole), "11");
     let unit = create(&whole, "a", of("unit", "0.000001")).await.expect_err("full");
     assert_eq!(rule(&unit), "PER_DAY_LIMIT");
@@ -157,7 +154,7 @@ async fn a_restart_keeps_the_days_total_and_the_next_day_is_new() {
     assert_eq!(spent(&whole), "2.2");
     let yesterday = "UPDATE spend SET day = day - 1;
                      UPDATE payout SET send_time = send_time - 86400000000;";
-    whole.shell().execute_batch(yesterday).expect("written");
+    whole.shell().execute(yesterday);
     create(&whole, "a", order("3")).await.expect("a new day");
 }
 
@@ -185,7 +182,7 @@ async fn asking_beforehand_about_a_doubt_is_never_a_denial_even_where_it_may_be_
     let doubt = create(&whole, "a", order("1")).await.expect("recorded").payout.expect("a payout");
     assert_eq!(doubt.state(), PayoutState::InDoubt);
     let aged = "UPDATE payout SET send_time = send_time - 60000000";
-    assert_eq!(whole.shell().execute(aged, []).expect("written"), 1);
+    assert_eq!(whole.shell().execute(aged), 1);
     let check = pb::CreatePayoutRequest { validate_only: true, ..order("1") };
     create(&whole, "a", check).await.expect("it stands as it does");
 }

@@ -20,7 +20,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::support::{
-    Upstream, Whole, by, caller, limit, metadata, order, project, reason, within,
+    Upstream, Whole, by, caller, kept_in, limit, metadata, order, project, reason, within,
 };
 
 /// Three callers: two that see only their own payouts, and one that sees all.
@@ -153,10 +153,7 @@ async fn a_list_leaves_others_payouts_out_and_its_pages_whole() {
     }
     assert!(list(&whole, "a", &[PayoutState::InDoubt]).await.is_empty());
     // What nobody's name stands on is nobody's.
-    whole
-        .shell()
-        .execute("UPDATE payout SET caller = '' WHERE third_party_id < 'b'", [])
-        .expect("changed");
+    whole.shell().execute("UPDATE payout SET caller = '' WHERE third_party_id < 'b'");
     assert!(list(&whole, "a", &[]).await.is_empty());
 }
 
@@ -167,7 +164,7 @@ async fn a_payout_belongs_to_whoever_had_it_sent_last() {
     // As a connection that could not be had leaves it.
     let unsent =
         "UPDATE payout SET state = 'NOT_SENT', reason = 'CONNECT_FAILED', cid = NULL, due = NULL";
-    whole.shell().execute(unsent, []).expect("changed");
+    whole.shell().execute(unsent);
     is_anothers(&create(&whole, "b", "x").await.expect_err("a's, sent or not"));
     assert_eq!(whole.upstream.book.posts().len(), 1, "b has had a's payout sent");
     create(&whole, "all", "x").await.expect("sent again");
@@ -254,8 +251,7 @@ async fn all_projects_are_those_that_the_operator_may_use() {
 
 /// An engine of its own: on one thread, calls that are polled together join the same flight.
 async fn engine(upstream: &Upstream, folder: &tempfile::TempDir) -> Arc<Engine> {
-    let ledger =
-        Ledger::open(&folder.path().join("payoutd.db"), &Metrics::new([])).expect("opened");
+    let ledger = Ledger::of(&kept_in(folder).await, &Metrics::new([])).await.expect("opened");
     let disk = Disk::new(folder.path(), 0);
     let project = Project::new(&project(upstream.address), String::new()).expect("built");
     Engine::new((ledger, disk), HashMap::from([(PID, project)]), Duration::from_secs(60), 1)

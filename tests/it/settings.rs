@@ -28,7 +28,7 @@ async fn every_bad_setting_is_reported_together_with_exit_64() {
         [admin]
         listen = 7
         [ledger]
-        url = "postgres://u@h/db"
+        url = "mysql://u@h/db"
         [surprise]
         [[project]]
         pid = 0

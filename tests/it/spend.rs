@@ -1,19 +1,19 @@
 //! What counts against a day's limit, payout by payout: the ledger's own books.
 
-use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+mod file;
 
-use payoutd::ledger::{Begun, Cause, Id, Ledger, OpenError, Resend};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use payoutd::ledger::{Begun, Cause, Id, Ledger, Resend};
 use payoutd::metrics::Metrics;
 use payoutd::order::{Draft, Order};
 use payoutd::outcome::{Doubt, Outcome, Refusal, Unsent};
 use payoutd::payout::{Payout, Progress};
 use payoutd::policy::{Rule, Terms};
 use payoutd::state::State;
-use rusqlite::Connection;
 
-use crate::support::limit;
+use crate::support::{Row, Shell, kept_in, limit, plain};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -34,19 +34,19 @@ fn order(id: &str, amount: &str) -> Arc<Order> {
     Arc::new(Order::check(draft, false).expect("good"))
 }
 
-/// A ledger, and a person's connection to its file.
+/// A ledger, and a person's connection to it.
 struct Books {
     ledger: Ledger,
-    shell: Connection,
+    shell: Shell,
     _folder: tempfile::TempDir,
 }
 
 impl Books {
-    fn open() -> Self {
+    async fn open() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("l.db");
-        let ledger = Ledger::open(&path, &Metrics::new([])).expect("opened");
-        Self { ledger, shell: Connection::open(path).expect("opened"), _folder: folder }
+        let settings = kept_in(&folder).await;
+        let ledger = Ledger::of(&settings, &Metrics::new([])).await.expect("opened");
+        Self { ledger, shell: Shell::of(&settings), _folder: folder }
     }
 
     async fn begin(&self, order: &Arc<Order>, terms: &Arc<Terms>, resend: Resend) -> Begun {
@@ -65,11 +65,17 @@ impl Books {
 
     /// What each caller has spent, with how many days ago that was; zeros are left out.
     fn spent(&self) -> Vec<(String, i64, String)> {
-        let sql = "SELECT caller, unixepoch() / 86400 - day, total FROM spend
+        let sql = "SELECT caller, day, total FROM spend
                    WHERE currency = '195@195' AND total <> '0' ORDER BY caller, day";
-        let mut select = self.shell.prepare(sql).expect("SQL");
-        let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
-        select.query_map([], row).expect("rows").collect::<Result<_, _>>().expect("rows")
+        let now = self.ledger.now().duration_since(UNIX_EPOCH).expect("after 1970");
+        let today = i64::try_from(now.as_secs() / 86_400).expect("small");
+        let row = |row: Row| {
+            let [caller, day, total] = &row[..] else { panic!("three columns") };
+            let text = |column: &Option<String>| column.clone().expect("a text");
+            let day: i64 = text(day).parse().expect("a day");
+            (text(caller), today - day, plain(&text(total)))
+        };
+        self.shell.rows(sql).into_iter().map(row).collect()
     }
 
     /// Makes everything so many days older.
@@ -78,7 +84,7 @@ impl Books {
             "UPDATE spend SET day = day - {days};
              UPDATE payout SET send_time = send_time - {days} * 86400000000;"
         );
-        self.shell.execute_batch(&sql).expect("aged");
+        self.shell.execute(&sql);
     }
 
     async fn found(&self, id: &str) -> Payout {
@@ -97,7 +103,7 @@ fn refusal(code: &str) -> Refusal {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_may_move_money_counts_and_what_cannot_gives_its_budget_back() {
-    let books = Books::open();
+    let books = Books::open().await;
     let terms = terms("a", "1000");
     let rows = [
         (Outcome::Accepted(1), State::Accepted, true),
@@ -127,8 +133,8 @@ async fn what_may_move_money_counts_and_what_cannot_gives_its_budget_back() {
         books.ledger.confirm(accepted, progress, SOON, Cause::Poll).await.expect("confirmed");
         assert_eq!(books.spent(), [day("a", 0, total)], "{status}");
     }
-    let (key, seen) = (order("p1", "1.1").key.clone(), "seen".to_owned());
-    let voided = books.ledger.void(key, Duration::ZERO, seen).await.expect("written");
+    let (doubt, seen) = (books.found("p1").await, "seen".to_owned());
+    let voided = books.ledger.void(doubt, Duration::ZERO, seen).await.expect("written");
     assert_eq!(voided.expect("a doubt").state, State::Voided);
     assert_eq!(books.spent(), [day("a", 0, "4.4")]);
     let voided = books.found("p1").await;
@@ -140,10 +146,10 @@ async fn what_may_move_money_counts_and_what_cannot_gives_its_budget_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_day_is_that_of_the_last_send_and_the_next_one_is_new() {
-    let books = Books::open();
+    let books = Books::open().await;
     let terms = terms("a", "10");
     let yesterday = books.sent(&order("old", "7"), &terms).await;
-    let old = books.settled(yesterday, Outcome::Accepted(1)).await;
+    books.settled(yesterday, Outcome::Accepted(1)).await;
     let denied = books.begin(&order("x", "3.000001"), &terms, Resend::Never).await;
     assert!(matches!(denied, Begun::Denied(Rule::PerDayLimit)), "{denied:?}");
     books.age(1);
@@ -151,6 +157,7 @@ async fn a_day_is_that_of_the_last_send_and_the_next_one_is_new() {
     assert_eq!(books.spent(), [day("a", 1, "7"), day("a", 0, "10")]);
     // What fails today, and was sent yesterday, gives yesterday's budget back and not today's.
     let progress = Progress { cid: 1, status: 7, ..Progress::default() };
+    let old = books.found("old").await;
     let failed = books.ledger.confirm(old, progress, SOON, Cause::Poll).await.expect("confirmed");
     assert_eq!(failed.state, State::Failed);
     assert_eq!(books.spent(), [day("a", 0, "10")]);
@@ -158,7 +165,7 @@ async fn a_day_is_that_of_the_last_send_and_the_next_one_is_new() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_send_moves_what_is_spent_and_never_counts_it_twice() {
-    let books = Books::open();
+    let books = Books::open().await;
     let (a, b) = (terms("a", "10"), terms("b", "10"));
     let later = Resend::DoubtsOlderThan(SystemTime::now() + SOON);
     let payout = order("x", "8");
@@ -183,7 +190,7 @@ async fn a_second_send_moves_what_is_spent_and_never_counts_it_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_doubt_that_the_rules_would_not_send_again_is_answered_as_it_stands() {
-    let books = Books::open();
+    let books = Books::open().await;
     let later = Resend::DoubtsOlderThan(SystemTime::now() + SOON);
     let (doubted, unsent) = (order("doubt", "8"), order("unsent", "8"));
     for (payout, outcome) in [
@@ -204,96 +211,21 @@ async fn a_doubt_that_the_rules_would_not_send_again_is_answered_as_it_stands() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_send_that_was_taken_back_or_orphaned_is_counted_right() {
-    let books = Books::open();
+    let books = Books::open().await;
     let terms = terms("a", "10");
     let sent = books.sent(&order("back", "2"), &terms).await;
     books.ledger.unsend(sent.order.key.clone()).await.expect("taken back");
     assert_eq!(books.spent(), []);
     books.sent(&order("orphan", "3"), &terms).await;
+    books.shell.orphan("orphan");
     assert_eq!(books.ledger.recover().await.expect("recovered").len(), 1);
     assert_eq!(books.spent(), [day("a", 0, "3")]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_is_not_told_from_others_has_no_books() {
-    let books = Books::open();
+    let books = Books::open().await;
     let sent = books.sent(&order("x", "1"), &Terms::open()).await;
     books.settled(sent, Outcome::Accepted(1)).await;
-    let rows: i64 =
-        books.shell.query_row("SELECT count(*) FROM spend", [], |row| row.get(0)).expect("a count");
-    assert_eq!(rows, 0);
-}
-
-// === the file ===
-
-fn version_2(path: &Path) -> Connection {
-    let db = Connection::open(path).expect("opened");
-    db.execute_batch(include_str!("ledger/schema_2.sql")).expect("the old schema");
-    db.pragma_update(None, "application_id", 0x7061_796f).expect("written");
-    db.pragma_update(None, "user_version", 2).expect("written");
-    db.execute_batch(
-        "INSERT INTO payout SELECT 1, 1, 'old', '195@195', 'TXsmKpEuW7qWnXzJLGP9eDLvWPR2GRn1FS',
-             '1.1', '', '', '', 1, 2, 1, 'ACCEPTED', '', '', 9, NULL, '', 0, NULL, '', NULL, NULL, 1, 1,
-             5, 0;
-         INSERT INTO event SELECT id, 1, 1, 'RECORDED', NULL, 'SENDING', 1, '', '', NULL, NULL, '', 0,
-             NULL, '' FROM payout;
-         INSERT INTO event SELECT id, 2, 1, 'REPLY', NULL, 'ACCEPTED', 1, '', '', 9, NULL, '', 0, NULL,
-             '' FROM payout;",
-    )
-    .expect("a payout");
-    db
-}
-
-/// Every table, column and index, in no particular order.
-fn shape(path: &Path) -> Vec<String> {
-    let db = Connection::open(path).expect("opened");
-    let lines = |sql: &str| -> Vec<String> {
-        let mut select = db.prepare(sql).expect("SQL");
-        let rows = select.query_map([], |row| row.get(0)).expect("rows");
-        rows.collect::<Result<_, _>>().expect("rows")
-    };
-    let mut shape = lines(
-        "SELECT printf('%s.%d %s %s %d %s %d', t.name, c.cid, c.name, c.type, c.\"notnull\", c.dflt_value, c.pk)
-         FROM sqlite_schema t, pragma_table_info(t.name) c WHERE t.type = 'table'",
-    );
-    shape.extend(lines("SELECT sql FROM sqlite_schema WHERE type <> 'table' AND sql IS NOT NULL"));
-    shape.push(lines("SELECT printf('%d', user_version) FROM pragma_user_version").concat());
-    shape.sort();
-    shape
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_file_of_version_2_becomes_what_a_new_one_is_and_keeps_its_payouts() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (old, new) = (folder.path().join("old.db"), folder.path().join("new.db"));
-    drop(version_2(&old));
-    drop(Ledger::open(&new, &Metrics::new([])).expect("created"));
-    let ledger = Ledger::open(&old, &Metrics::new([])).expect("brought up to date");
-    let found = ledger.find(1, Id::ThirdParty("old".into())).await.expect("read").expect("kept");
-    assert_eq!((found.state, found.cid, found.caller.as_str()), (State::Accepted, Some(9), ""));
-    let history = ledger.history(found, 0).await.expect("read");
-    assert_eq!(history.len(), 2);
-    let a = terms("a", "1");
-    let begun = ledger.begin(order("fresh", "1"), Arc::clone(&a), Resend::Never).await;
-    assert!(matches!(begun.expect("begun"), Begun::Send(_)));
-    drop(ledger);
-    assert_eq!(shape(&old), shape(&new));
-
-    // A second start finds nothing to do, and the books as they were.
-    let ledger = Ledger::open(&old, &Metrics::new([])).expect("opened");
-    let begun = ledger.begin(order("more", "0.1"), a, Resend::Never).await.expect("begun");
-    assert!(matches!(begun, Begun::Denied(Rule::PerDayLimit)), "{begun:?}");
-}
-
-#[tokio::test]
-async fn a_step_to_a_new_version_that_fails_leaves_the_old_file() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("old.db");
-    let db = version_2(&path);
-    // Stands in the way of the last step.
-    db.execute_batch("CREATE TABLE spend (x)").expect("written");
-    drop(db);
-    let before = shape(&path);
-    assert!(matches!(Ledger::open(&path, &Metrics::new([])), Err(OpenError::Sqlite(_))));
-    assert_eq!(shape(&path), before, "half of the step was kept");
+    assert_eq!(books.shell.number("SELECT count(*) FROM spend"), 0);
 }

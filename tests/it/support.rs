@@ -1,11 +1,17 @@
-//! What every test stands on: the production `App` over a real ledger file and real sockets, with
+//! What every test stands on: the production `App` over a real ledger and real sockets, with
 //! the sandbox, or a few raw bytes, as its Cregis.
 
 pub(crate) mod authority;
 mod bound;
+pub(crate) mod checker;
+pub(crate) mod database;
+pub(crate) mod fleet;
 mod known;
 mod life;
+pub(crate) mod proxy;
 mod raw;
+pub(crate) mod server;
+mod shell;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use payoutd::app::Addresses;
-use payoutd::config::{Callback, Config, Grpc, Log, Project, Telemetry};
+use payoutd::config::{Callback, Config, Grpc, Ledger, Log, Project, Telemetry};
 use payoutd::pb;
 use payoutd::pb::payout_service_client::PayoutServiceClient;
 use payoutd::sandbox::book::Book;
@@ -27,9 +33,12 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+pub(crate) use bound::steady_ports;
+pub(crate) use database::{Database, kept_in};
 pub(crate) use known::{bearing, by, caller, limit, metadata, token};
 pub(crate) use life::{Seen, Watch, bad_fields, beside, ended, run, seen, told, watch, watch_from};
 pub(crate) use raw::{next_payout, raw_upstream};
+pub(crate) use shell::{Row, Shell, plain};
 
 /// The address of the vendor's examples.
 pub(crate) const ADDRESS: &str = "TXsmKpEuW7qWnXzJLGP9eDLvWPR2GRn1FS";
@@ -130,8 +139,7 @@ pub(crate) fn config(upstream: SocketAddr, ledger: PathBuf) -> Config {
         callback: Callback { listen: any_port(), public_url: String::new() },
         void_min_age: Duration::from_secs(24 * 60 * 60),
         admin: any_port(),
-        ledger,
-        ledger_min_free: 0,
+        ledger: Ledger::Embedded { path: ledger, min_free: 0, witness: None },
         projects: vec![project(upstream)],
         callers: vec![],
         log: Log { level: tracing::Level::TRACE, json: Some(true) },
@@ -196,7 +204,7 @@ pub(crate) async fn connect(address: SocketAddr) -> Client {
     PayoutServiceClient::new(endpoint.connect().await.expect("connected"))
 }
 
-/// A sandbox, a service over it, a client of that, and the folder of its ledger.
+/// A sandbox, a service over it, a client of that, and the folder of its ledger, where that is a file.
 pub(crate) struct Whole {
     pub(crate) upstream: Upstream,
     pub(crate) service: Service,
@@ -212,7 +220,8 @@ impl Whole {
     pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let upstream = Upstream::start().await;
         let folder = tempfile::tempdir().expect("a folder");
-        let mut config = config(upstream.address, folder.path().join("payoutd.db"));
+        let mut config = config(upstream.address, ledger(&folder));
+        config.ledger = kept_in(&folder).await;
         change(&mut config);
         let service = Service::start(config).await;
         let client = service.client().await;
@@ -239,11 +248,6 @@ impl Whole {
 
     pub(crate) async fn get(&self, id: &str) -> Result<pb::Payout, Status> {
         get(&self.client, id).await
-    }
-
-    /// Another connection to the ledger's file, as a person's shell would open one.
-    pub(crate) fn shell(&self) -> rusqlite::Connection {
-        rusqlite::Connection::open(&self.service.config.ledger).expect("the ledger's file")
     }
 
     /// Waits until the payout leaves SENDING, and returns it.
@@ -390,7 +394,7 @@ pub(crate) fn payoutd() -> tokio::process::Command {
     command
 }
 
-/// Where the ledger of a test lies.
+/// Where the file of a test's ledger lies.
 pub(crate) fn ledger(folder: &TempDir) -> PathBuf {
     folder.path().join("payoutd.db")
 }

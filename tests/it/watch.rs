@@ -127,24 +127,20 @@ async fn after_revision_resumes_an_open_payout_without_a_gap_or_a_repeat() {
 async fn a_history_longer_than_one_read_is_told_whole() {
     let whole = Whole::start().await;
     let cid = whole.create(order("a")).await.expect("OK").cid;
-    whole
-        .shell()
-        .execute_batch(
-            "BEGIN;
-             WITH RECURSIVE n(i) AS (SELECT 3 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
-             INSERT INTO event SELECT 1, i, 1, 'POLL', NULL, 'ACCEPTED', 1, '', '', cid, i % 6, '', 0,
-                 NULL, '' FROM n, payout;
-             UPDATE payout SET revision = 1000, cregis_status = 4;
-             COMMIT;",
-        )
-        .expect("filled");
+    whole.shell().execute(
+        "WITH RECURSIVE n(i) AS (SELECT 3 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
+         INSERT INTO event (payout, revision, time, cause, state, state_time, reason, refusal_msg, cid,
+             cregis_status, txid, block_height, attention)
+         SELECT id, i, 1, 'POLL', 'ACCEPTED', 1, '', '', cid, i % 6, '', 0, '' FROM n, payout;
+         UPDATE payout SET revision = 1000, cregis_status = 4;",
+    );
     let mut watch = watch_from(&whole.client, named("a"), 1).await.expect("OK");
     for revision in 2..=1000 {
         let payout = told(&mut watch).await.expect("OK").expect("a revision");
         assert_eq!(payout.revision, revision);
     }
     whole.upstream.book.set_status(cid, 6, false);
-    whole.shell().execute("UPDATE payout SET due = 1", []).expect("due");
+    whole.shell().execute("UPDATE payout SET due = 1");
     assert_eq!(numbers(&rest(&mut watch).await), [1001]);
 }
 

@@ -1,18 +1,17 @@
 //! Changing payouts: each change is one row of `payout` and one of `event`.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use rusqlite::{Connection, params};
 
 use super::read::{find, sending};
 use super::spend::{account, judge};
 use super::{Error, micros};
-use crate::attention::Attention;
+use crate::ledger::change::Change;
 use crate::ledger::{Begun, Cause, Id, Resend};
 use crate::order::{Key, Order};
-use crate::outcome::Outcome;
-use crate::payout::{Payout, Progress};
+use crate::payout::Payout;
 use crate::policy::{Rule, Terms};
 use crate::state::State;
 
@@ -96,84 +95,24 @@ fn insert(
     Ok(Some(payout))
 }
 
-/// Writes what the send of `payout` came to.
-///
-/// Where something else has moved the row since, the outcome is weighed against the row as it now
-/// stands; where it adds nothing to that, as when this is a repetition, the row is returned as is.
-pub(in crate::ledger) fn settle(
+/// Does `change` to the payout that stood as `before`, or, where that has moved since, as it now stands;
+/// None where it is not to be done to it. Where it adds nothing, as when it is a repetition, the payout
+/// is returned as it is.
+pub(in crate::ledger) fn apply(
     db: &Connection,
-    payout: &Payout,
-    outcome: &Outcome,
-    poll_first: Duration,
-    now: SystemTime,
-) -> Result<Payout, Error> {
-    let cause = &Cause::Reply;
-    let next = payout.settled(outcome, poll_first, now);
-    match store(db, payout, &next, cause) {
-        Ok(true) => Ok(next),
-        Ok(false) => settle(db, &known(db, &payout.order.key)?, outcome, poll_first, now),
-        Err(error) if is_taken_cid(&error) => {
-            settle(db, payout, &Outcome::CidTaken, poll_first, now)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Writes what a signed query showed about the payout that stood as `asked`; the row is read here, so
-/// that nothing that has happened since is overwritten.
-pub(in crate::ledger) fn confirm(
-    db: &Connection,
-    asked: &Payout,
-    progress: &Progress,
-    (poll_first, cause): &(Duration, Cause),
-    now: SystemTime,
-) -> Result<Payout, Error> {
-    let before = known(db, &asked.order.key)?;
-    if before.outruns(progress, asked.revision) {
-        return Ok(before);
-    }
-    let next = before.confirmed(progress, *poll_first, now);
-    match store(db, &before, &next, cause) {
-        Ok(_) => Ok(next),
-        Err(error) if is_taken_cid(&error) => {
-            let next = before.noted(Attention::DuplicateCid, now);
-            store(db, &before, &next, cause)?;
-            Ok(next)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Marks the payout as one that a person should look at.
-pub(in crate::ledger) fn note(
-    db: &Connection,
-    key: &Key,
-    attention: Attention,
-    cause: &Cause,
-    now: SystemTime,
-) -> Result<Payout, Error> {
-    let before = known(db, key)?;
-    let next = before.noted(attention, now);
-    store(db, &before, &next, cause)?;
-    Ok(next)
-}
-
-/// Closes a doubt that is at least `age` old as never created; None where that is not allowed.
-pub(in crate::ledger) fn void(
-    db: &Connection,
-    key: &Key,
-    age: Duration,
-    evidence: &Cause,
+    mut before: Payout,
+    change: &Change,
     now: SystemTime,
 ) -> Result<Option<Payout>, Error> {
-    let before = known(db, key)?;
-    let old = now.duration_since(before.state_time).is_ok_and(|since| since >= age);
-    match before.voided(now) {
-        Ok(next) if old => {
-            store(db, &before, &next, evidence)?;
-            Ok(Some(next))
+    let mut taken = false;
+    loop {
+        let Some(next) = change.next(&before, taken, now) else { return Ok(None) };
+        match store(db, &before, &next, &change.cause) {
+            Ok(true) => return Ok(Some(next)),
+            Ok(false) => before = known(db, &before.order.key)?,
+            Err(error) if is_taken_cid(&error) => taken = true,
+            Err(error) => return Err(error),
         }
-        Ok(_) | Err(_) => Ok(None),
     }
 }
 
@@ -205,30 +144,19 @@ pub(in crate::ledger) fn postpone(
 pub(in crate::ledger) fn unsend(
     db: &Connection,
     key: &Key,
-    outcome: &Outcome,
     now: SystemTime,
 ) -> Result<Option<Payout>, Error> {
     match find(db, key.pid, &Id::ThirdParty(key.third_party_id.clone()))? {
-        Some(payout) if payout.state == State::Sending => {
-            let next = payout.settled(outcome, Duration::ZERO, now);
-            store(db, &payout, &next, &Cause::Unsent)?;
-            Ok(Some(next))
-        }
-        Some(_) | None => Ok(None),
+        Some(payout) => apply(db, payout, &Change::unsend(), now),
+        None => Ok(None),
     }
 }
 
-/// Turns every send of a dead process into `outcome`. Sends nothing.
-pub(in crate::ledger) fn recover(
-    db: &Connection,
-    outcome: &Outcome,
-    now: SystemTime,
-) -> Result<Vec<Payout>, Error> {
-    let orphans = sending(db)?.into_iter().map(|orphan| {
-        let next = orphan.settled(outcome, Duration::ZERO, now);
-        store(db, &orphan, &next, &Cause::Recovery).map(|_| next)
-    });
-    orphans.collect()
+/// Turns every send of a dead process into a doubt. Sends nothing.
+pub(in crate::ledger) fn recover(db: &Connection, now: SystemTime) -> Result<Vec<Payout>, Error> {
+    let change = Change::recover();
+    let orphans = sending(db)?.into_iter();
+    orphans.filter_map(|orphan| apply(db, orphan, &change, now).transpose()).collect()
 }
 
 fn known(db: &Connection, key: &Key) -> Result<Payout, Error> {

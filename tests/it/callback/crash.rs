@@ -3,11 +3,10 @@
 use std::net::SocketAddr;
 
 use payoutd::pb::{Payout, PayoutState};
-use rusqlite::Connection;
 use tokio::task::JoinSet;
 
 use super::letter::{causes, count, genuine, notice, success, tell_bytes};
-use crate::support::{Binary, Client, Upstream, get, ledger, order, within};
+use crate::support::{Binary, Client, Shell, Upstream, get, ledger, order, within};
 
 /// Where the latest process that wrote the log takes Cregis's messages.
 fn callback(binary: &Binary) -> SocketAddr {
@@ -30,7 +29,7 @@ async fn until(client: &Client, state: PayoutState) -> Payout {
     .await
 }
 
-async fn until_kept(shell: &Connection) {
+async fn until_kept(shell: &Shell) {
     within(async {
         while count(shell, "notice") == 0 {
             tokio::task::yield_now().await;
@@ -47,7 +46,7 @@ async fn killed_after_a_notice_was_stored_its_payout_reaches_its_end_after_the_s
             let upstream = Upstream::start().await;
             let folder = tempfile::tempdir().expect("a folder");
             let binary = Binary::start(upstream.address, &folder).await;
-            let shell = Connection::open(ledger(&folder)).expect("the ledger's file");
+            let shell = Shell::file(&ledger(&folder));
             if doubted {
                 upstream.fault(r#"{"then": "drop"}"#);
             }

@@ -6,17 +6,15 @@ use payoutd::json::Json;
 use payoutd::pb::{self, PayoutState};
 use payoutd::sandbox::{API_KEY, PID, signed};
 use payoutd::sign;
-use rusqlite::Connection;
-use rusqlite::types::Value as Cell;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{ADDRESS, Whole, order, within};
+use crate::support::{ADDRESS, Row, Shell, Whole, order, within};
 
-pub(super) type Fields = Map<String, Value>;
+pub(crate) type Fields = Map<String, Value>;
 /// Status and body.
-pub(super) type Answer = (u16, String);
+pub(crate) type Answer = (u16, String);
 
 pub(super) fn fields(value: Value) -> Fields {
     let Value::Object(fields) = value else { panic!("no object: {value}") };
@@ -24,7 +22,7 @@ pub(super) fn fields(value: Value) -> Fields {
 }
 
 /// What Cregis tells of the example payout: the documented fields, but for what signing adds.
-pub(super) fn notice(id: &str, cid: i64, status: i32) -> Fields {
+pub(crate) fn notice(id: &str, cid: i64, status: i32) -> Fields {
     fields(json!({
         "pid": PID,
         "cid": cid,
@@ -104,7 +102,7 @@ pub(super) async fn tell_bytes(address: SocketAddr, body: &[u8]) -> Answer {
     send(address, &format!("POST {}", path("payout")), body).await
 }
 
-pub(super) async fn tell(whole: &Whole, fields: Fields) -> Answer {
+pub(crate) async fn tell(whole: &Whole, fields: Fields) -> Answer {
     tell_bytes(whole.service.addresses.callback, &genuine(fields)).await
 }
 
@@ -113,12 +111,12 @@ pub(super) async fn ask(whole: &Whole, fields: Fields) -> Answer {
     send(whole.service.addresses.callback, &line, &genuine(fields)).await
 }
 
-pub(super) fn success() -> Answer {
+pub(crate) fn success() -> Answer {
     (200, "success".to_owned())
 }
 
 /// The example payout under `id`, whose notices Cregis sends to the service itself.
-pub(super) fn told(whole: &Whole, id: &str) -> pb::CreatePayoutRequest {
+pub(crate) fn told(whole: &Whole, id: &str) -> pb::CreatePayoutRequest {
     let callback_url = format!("http://{}{}", whole.service.addresses.callback, path("payout"));
     pb::CreatePayoutRequest { callback_url, ..order(id) }
 }
@@ -141,7 +139,7 @@ pub(super) async fn lost(whole: &Whole, request: pb::CreatePayoutRequest) -> i64
 }
 
 /// Waits until the payout is in `state`.
-pub(super) async fn until(whole: &Whole, id: &str, state: PayoutState) -> pb::Payout {
+pub(crate) async fn until(whole: &Whole, id: &str, state: PayoutState) -> pb::Payout {
     within(async {
         loop {
             let payout = whole.get(id).await.expect("known");
@@ -170,28 +168,21 @@ pub(super) async fn barrier(whole: &Whole, id: &str) {
 
 // === the ledger's rows ===
 
-pub(super) fn rows(shell: &Connection, sql: &str) -> Vec<Vec<Cell>> {
-    let mut select = shell.prepare(sql).expect("a ledger");
-    let width = select.column_count();
-    let row = |row: &rusqlite::Row<'_>| (0..width).map(|at| row.get(at)).collect();
-    select.query_map([], row).expect("rows").collect::<Result<_, _>>().expect("values")
-}
-
 /// Every row that evidence could touch.
-pub(super) fn snapshot(shell: &Connection) -> Vec<Vec<Vec<Cell>>> {
+pub(super) fn snapshot(shell: &Shell) -> Vec<Vec<Row>> {
     let tables = ["payout", "event", "notice"];
-    tables.map(|table| rows(shell, &format!("SELECT * FROM {table} ORDER BY 1, 2"))).into()
+    tables.map(|table| shell.rows(&format!("SELECT * FROM {table} ORDER BY 1, 2"))).into()
 }
 
-pub(super) fn count(shell: &Connection, from: &str) -> i64 {
-    shell.query_row(&format!("SELECT count(*) FROM {from}"), [], |row| row.get(0)).expect("a count")
+pub(super) fn count(shell: &Shell, from: &str) -> i64 {
+    shell.number(&format!("SELECT count(*) FROM {from}"))
 }
 
 /// What moved the payout, revision by revision.
-pub(super) fn causes(shell: &Connection, id: &str) -> Vec<String> {
-    let sql = "SELECT cause FROM event JOIN payout ON payout.id = event.payout
-               WHERE third_party_id = ?1 ORDER BY event.revision";
-    let mut select = shell.prepare(sql).expect("a ledger");
-    let rows = select.query_map([id], |row| row.get(0)).expect("rows");
-    rows.collect::<Result<_, _>>().expect("texts")
+pub(super) fn causes(shell: &Shell, id: &str) -> Vec<String> {
+    let rows = shell.rows(&format!(
+        "SELECT cause FROM event JOIN payout ON payout.id = event.payout
+         WHERE third_party_id = '{id}' ORDER BY event.revision"
+    ));
+    rows.into_iter().flatten().flatten().collect()
 }

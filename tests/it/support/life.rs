@@ -12,7 +12,7 @@ use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 use tonic_types::StatusExt;
 
-use super::{Client, Whole, payoutd, within};
+use super::{Client, Row, Whole, payoutd, within};
 
 pub(crate) type Watch = Streaming<pb::WatchPayoutResponse>;
 pub(crate) type Operator = OperatorServiceClient<Channel>;
@@ -144,40 +144,36 @@ impl Whole {
 
     /// Every revision of the payout, as the ledger's events hold it.
     pub(crate) fn events(&self, id: &str) -> Vec<Seen> {
-        let shell = self.shell();
-        let mut select = shell
-            .prepare(
-                "SELECT e.revision, e.state, e.reason, e.cid, e.cregis_status, e.attention
-                 FROM event e JOIN payout p ON e.payout = p.id
-                 WHERE p.third_party_id = ?1 ORDER BY e.revision",
-            )
-            .expect("SQL");
-        let event = |row: &rusqlite::Row<'_>| {
-            let cid: Option<i64> = row.get(3)?;
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, cid.unwrap_or(0), row.get(4)?, row.get(5)?))
+        let rows = self.shell().rows(&format!(
+            "SELECT e.revision, e.state, e.reason, coalesce(e.cid, 0), e.cregis_status, e.attention
+             FROM event e JOIN payout p ON e.payout = p.id
+             WHERE p.third_party_id = '{id}' ORDER BY e.revision"
+        ));
+        let event = |row: &Row| {
+            let text = |at: usize| row[at].clone().expect("a text");
+            let number = |at: usize| text(at).parse().expect("a number");
+            let status = row[4].as_ref().map(|status| status.parse().expect("a status"));
+            (number(0), text(1), text(2), number(3), status, text(5))
         };
-        let events = select.query_map([id], event).expect("events");
-        events.collect::<Result<_, _>>().expect("events")
+        rows.iter().map(event).collect()
     }
 
     /// Cause and evidence of the payout's last revision.
     pub(crate) fn cause(&self, id: &str) -> (String, Option<String>) {
-        let select = "SELECT e.cause, e.evidence FROM event e JOIN payout p ON e.payout = p.id
-             WHERE p.third_party_id = ?1 ORDER BY e.revision DESC LIMIT 1";
-        let cause = self.shell().query_row(select, [id], |row| Ok((row.get(0)?, row.get(1)?)));
-        cause.expect("an event")
+        let mut rows = self.shell().rows(&format!(
+            "SELECT e.cause, e.evidence FROM event e JOIN payout p ON e.payout = p.id
+             WHERE p.third_party_id = '{id}' ORDER BY e.revision DESC LIMIT 1"
+        ));
+        let [cause, evidence] = &mut rows[0][..] else { panic!("two columns") };
+        (cause.take().expect("a cause"), evidence.take())
     }
 
     /// Makes the payout look as if it had been in its state for so long, and due.
     pub(crate) fn aged(&self, id: &str, hours: i64) {
-        let changed = self
-            .shell()
-            .execute(
-                "UPDATE payout SET state_time = state_time - ?2 * 3600000000, due = 1
-                 WHERE third_party_id = ?1",
-                rusqlite::params![id, hours],
-            )
-            .expect("changed");
+        let changed = self.shell().execute(&format!(
+            "UPDATE payout SET state_time = state_time - {hours} * 3600000000, due = 1
+             WHERE third_party_id = '{id}'"
+        ));
         assert_eq!(changed, 1);
     }
 }

@@ -1,0 +1,195 @@
+//! What each verb does to a payout. Pure, so that both engines do the same, and do it again where
+//! somebody else was faster.
+
+use std::time::{Duration, SystemTime};
+
+use super::Cause;
+use crate::attention::Attention;
+use crate::outcome::{Doubt, Outcome, Unsent};
+use crate::payout::{Payout, Progress};
+use crate::state::State;
+
+/// What a payout becomes at a moment; None where this is not to be done to it.
+type Step = Box<dyn Fn(&Payout, SystemTime) -> Option<Payout> + Send + Sync>;
+
+/// What is to be done to a payout, whatever it is by then.
+pub(super) struct Change {
+    /// Kept with the revision.
+    pub(super) cause: Cause,
+    step: Step,
+    /// Instead, where the cid that it would bind belongs to another payout.
+    if_taken: Step,
+}
+
+impl Change {
+    /// The payout after it; None where it is not to be done to such a payout.
+    pub(super) fn next(&self, before: &Payout, taken: bool, now: SystemTime) -> Option<Payout> {
+        let step = if taken { &self.if_taken } else { &self.step };
+        step(before, now)
+    }
+
+    /// The send of `sent` came to `outcome`; once accepted, it is due after `poll_first`.
+    pub(super) fn settle(sent: &Payout, outcome: Outcome, poll_first: Duration) -> Self {
+        let (begun, taken) = (sent.send_time, sent.send_time);
+        Self {
+            cause: Cause::Reply,
+            step: Box::new(move |before, now| {
+                Some(after_send(begun, before, &outcome, poll_first, now))
+            }),
+            if_taken: Box::new(move |before, now| {
+                Some(after_send(taken, before, &Outcome::CidTaken, poll_first, now))
+            }),
+        }
+    }
+
+    /// A signed query that was made when the payout stood as `asked` showed `progress`.
+    pub(super) fn confirm(
+        asked: &Payout,
+        progress: Progress,
+        poll_first: Duration,
+        cause: Cause,
+    ) -> Self {
+        let revision = asked.revision;
+        Self {
+            cause,
+            step: Box::new(move |before, now| {
+                let late = before.outruns(&progress, revision);
+                Some(if late {
+                    before.clone()
+                } else {
+                    before.confirmed(&progress, poll_first, now)
+                })
+            }),
+            if_taken: Box::new(|before, now| Some(before.noted(Attention::DuplicateCid, now))),
+        }
+    }
+
+    /// A person should look at it.
+    pub(super) fn note(attention: Attention, cause: Cause) -> Self {
+        Self::plain(cause, move |before, now| Some(before.noted(attention, now)))
+    }
+
+    /// An operator found that it was never created; only a doubt that is at least `age` old.
+    pub(super) fn void(age: Duration, evidence: String) -> Self {
+        Self::plain(Cause::Operator(evidence), move |before, now| {
+            let old = now.duration_since(before.state_time).is_ok_and(|since| since >= age);
+            before.voided(now).ok().filter(|_| old)
+        })
+    }
+
+    /// Its record failed, so it was not sent.
+    pub(super) fn unsend() -> Self {
+        Self::ends_send(Cause::Unsent, Outcome::NotSent(Unsent::LedgerUnavailable), |_| true)
+    }
+
+    /// The process that was sending it is gone.
+    pub(super) fn recover() -> Self {
+        Self::ends_send(Cause::Recovery, Outcome::InDoubt(Doubt::Crash), |_| true)
+    }
+
+    /// Whoever was sending `sent` has said nothing for too long.
+    pub(super) fn lapse(sent: &Payout) -> Self {
+        let begun = sent.send_time;
+        let outcome = Outcome::InDoubt(Doubt::LeaseExpired);
+        Self::ends_send(Cause::Recovery, outcome, move |before| before.send_time == begun)
+    }
+
+    fn plain(
+        cause: Cause,
+        step: impl Fn(&Payout, SystemTime) -> Option<Payout> + Clone + Send + Sync + 'static,
+    ) -> Self {
+        Self { cause, step: Box::new(step.clone()), if_taken: Box::new(step) }
+    }
+
+    fn ends_send(
+        cause: Cause,
+        outcome: Outcome,
+        applies: impl Fn(&Payout) -> bool + Clone + Send + Sync + 'static,
+    ) -> Self {
+        Self::plain(cause, move |before, now| {
+            let sending = before.state == State::Sending && applies(before);
+            sending.then(|| before.settled(&outcome, Duration::ZERO, now))
+        })
+    }
+}
+
+/// The payout after the send that began at `begun` came to `outcome`.
+///
+/// Another send may be under way by then. Only that Cregis has the payout is true of both.
+fn after_send(
+    begun: SystemTime,
+    before: &Payout,
+    outcome: &Outcome,
+    poll_first: Duration,
+    now: SystemTime,
+) -> Payout {
+    let another = before.state == State::Sending && before.send_time != begun;
+    match outcome {
+        Outcome::Rejected(_) | Outcome::NotSent(_) | Outcome::InDoubt(_) if another => {
+            before.clone()
+        }
+        Outcome::Accepted(_)
+        | Outcome::CidTaken
+        | Outcome::Rejected(_)
+        | Outcome::NotSent(_)
+        | Outcome::InDoubt(_) => before.settled(outcome, poll_first, now),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::order::{Draft, Order};
+    use crate::outcome::Refusal;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn sent() -> Payout {
+        let draft = Draft {
+            pid: 1,
+            currency: "7777@7777".into(),
+            address: "a".into(),
+            amount: "1".into(),
+            third_party_id: "id".into(),
+            ..Draft::default()
+        };
+        Payout::first(Arc::new(Order::check(draft, false).expect("good")), "a", at(1))
+    }
+
+    #[test]
+    fn the_late_end_of_an_earlier_send_does_not_end_the_one_that_is_under_way() {
+        let first = sent();
+        let lapsed = Change::lapse(&first).next(&first, false, at(61)).expect("a doubt");
+        assert_eq!((lapsed.state, lapsed.reason.as_str()), (State::InDoubt, "LEASE_EXPIRED"));
+        let second = lapsed.resent("b", at(62)).expect("allowed");
+        let refused = Outcome::Rejected(Refusal { code: "E0008".into(), msg: String::new() });
+        let nothing = Outcome::NotSent(Unsent::ConnectFailed);
+        for outcome in [refused, nothing, Outcome::InDoubt(Doubt::Timeout)] {
+            let late = Change::settle(&first, outcome.clone(), Duration::ZERO);
+            assert_eq!(late.next(&second, false, at(63)), Some(second.clone()), "{outcome:?}");
+            assert!(Change::lapse(&first).next(&second, false, at(63)).is_none());
+            let own = Change::settle(&second, outcome, Duration::ZERO);
+            let ended = own.next(&second, false, at(63)).expect("ended");
+            // What the first one did is still not known.
+            assert_eq!((ended.state, ended.reason.is_empty()), (State::InDoubt, false));
+        }
+        let late = Change::settle(&first, Outcome::Accepted(9), Duration::ZERO);
+        let found = late.next(&second, false, at(63)).expect("evidence");
+        assert_eq!((found.state, found.cid), (State::Accepted, Some(9)));
+    }
+
+    #[test]
+    fn the_late_end_of_a_lapsed_send_is_evidence_only_where_it_exists() {
+        let first = sent();
+        let lapsed = Change::lapse(&first).next(&first, false, at(61)).expect("a doubt");
+        let late = Change::settle(&first, Outcome::Accepted(9), Duration::ZERO);
+        let found = late.next(&lapsed, false, at(63)).expect("evidence");
+        assert_eq!((found.state, found.cid), (State::Accepted, Some(9)));
+        let late = Change::settle(&first, Outcome::NotSent(Unsent::Expired), Duration::ZERO);
+        assert_eq!(late.next(&lapsed, false, at(63)), Some(lapsed));
+    }
+}

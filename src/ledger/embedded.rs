@@ -1,0 +1,240 @@
+//! The ledger of one process: a file, and three threads of which one writes.
+//!
+//! The writer takes whatever is queued, does it in one transaction, syncs once and only then answers
+//! everybody, so a busy gateway shares its syncs. A second thread reads, so that looking things up never
+//! waits for a disk, and a third one lists, so that it never waits for a page. A failed commit is trusted
+//! in neither direction: the connection is dropped, the file opened anew, and nothing is acknowledged in
+//! between.
+
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::SystemTime;
+
+use rusqlite::Connection;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc as tokio_mpsc, oneshot, watch};
+
+use super::change::Change;
+use super::reader::{self, Read};
+use super::watchers::Watchers;
+use super::witness::Witness;
+use super::writer::{Batch, Signals, Write, Writer, operation, tell};
+use super::{Begun, Notice, OpenError, Resend, Unavailable, sqlite};
+use crate::metrics::Metrics;
+use crate::order::{Key, Order};
+use crate::payout::Payout;
+use crate::policy::{Rule, Terms};
+
+/// The threads, and how they are asked.
+#[derive(Debug)]
+pub(super) struct Embedded {
+    queues: Option<Queues>,
+    writable: watch::Receiver<bool>,
+    running: Vec<thread::JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Queues {
+    writes: mpsc::Sender<Write>,
+    reads: mpsc::Sender<Read>,
+    lists: mpsc::Sender<Read>,
+}
+
+impl Embedded {
+    pub(super) fn open(
+        path: &Path,
+        witness: Option<&Path>,
+        watchers: &Arc<Watchers>,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, OpenError> {
+        let lock = sqlite::claim(path)?;
+        let writer = sqlite::open_writer(path)?;
+        let standing = sqlite::standing(&writer)?;
+        let beside = sqlite::beside(path, ".witness");
+        let witness = Witness::open(Some(witness.unwrap_or(&beside)), &standing.ledger)?;
+        sqlite::check(&standing, &witness)?;
+        let (db, pages) = (sqlite::open_reader(path)?, sqlite::open_reader(path)?);
+
+        let (writes, queue) = mpsc::channel();
+        let (reads, questions) = mpsc::channel();
+        let (lists, long_questions) = mpsc::channel();
+        let (committed, answers) = tokio_mpsc::unbounded_channel();
+        let (up, writable) = watch::channel(true);
+        let signals = Signals { committed, up, metrics: Arc::clone(metrics), witness };
+        let writer = Writer::new(path, writer, lock, queue, signals);
+        Handle::current().spawn(tell(answers, Arc::clone(watchers)));
+        let (found, findings) = tokio_mpsc::unbounded_channel();
+        Handle::current().spawn(reader::tell(findings));
+        let listed = found.clone();
+        let running = vec![
+            spawn("ledger-writer", move || writer.run())?,
+            spawn("ledger-reader", move || reader::run(&db, &questions, &found))?,
+            spawn("ledger-lister", move || reader::run(&pages, &long_questions, &listed))?,
+        ];
+        Ok(Self { queues: Some(Queues { writes, reads, lists }), writable, running })
+    }
+
+    pub(super) async fn begin(
+        &self,
+        order: Arc<Order>,
+        terms: Arc<Terms>,
+        resend: Resend,
+    ) -> Result<(Begun, Option<Rule>), Unavailable> {
+        self.write(move |batch| {
+            let begun = sqlite::change::begin(batch.db, &order, &terms, resend, batch.now)?;
+            if let Begun::Send(payout) = &begun.0 {
+                batch.takes_off();
+                batch.changed(payout);
+            }
+            Ok(begun)
+        })
+        .await
+    }
+
+    pub(super) async fn settle(
+        &self,
+        payout: Payout,
+        change: Change,
+    ) -> Result<Option<Payout>, Unavailable> {
+        self.change(move |batch| {
+            batch.lands();
+            sqlite::change::apply(batch.db, payout, &change, batch.now)
+        })
+        .await
+    }
+
+    pub(super) async fn apply(
+        &self,
+        before: Payout,
+        change: Change,
+    ) -> Result<Option<Payout>, Unavailable> {
+        self.change(move |batch| sqlite::change::apply(batch.db, before, &change, batch.now)).await
+    }
+
+    pub(super) async fn unsend(&self, key: Key) -> Result<Option<Payout>, Unavailable> {
+        self.change(move |batch| sqlite::change::unsend(batch.db, &key, batch.now)).await
+    }
+
+    pub(super) async fn recover(&self) -> Result<Vec<Payout>, Unavailable> {
+        self.write(move |batch| {
+            let orphans = sqlite::change::recover(batch.db, batch.now)?;
+            orphans.iter().for_each(|payout| batch.changed(payout));
+            Ok(orphans)
+        })
+        .await
+    }
+
+    pub(super) async fn approve(&self, key: Key, cid: i64) -> Result<bool, Unavailable> {
+        self.write(move |batch| sqlite::change::approve(batch.db, &key, cid)).await
+    }
+
+    pub(super) async fn postpone(
+        &self,
+        payout: Payout,
+        due: SystemTime,
+    ) -> Result<(), Unavailable> {
+        let payout = Box::new(payout);
+        self.write(move |batch| sqlite::change::postpone(batch.db, &payout, due)).await
+    }
+
+    pub(super) async fn keep(&self, notice: Notice, lead: bool) -> Result<bool, Unavailable> {
+        self.write(move |batch| sqlite::notice::keep(batch.db, &notice, lead, batch.now)).await
+    }
+
+    pub(super) async fn close(
+        &self,
+        notice: i64,
+        due: Option<SystemTime>,
+    ) -> Result<(), Unavailable> {
+        self.write(move |batch| sqlite::notice::postpone(batch.db, notice, due)).await
+    }
+
+    pub(super) async fn set_intake(
+        &self,
+        pids: Vec<i64>,
+        paused: bool,
+        note: String,
+    ) -> Result<(), Unavailable> {
+        self.write(move |batch| {
+            let keep =
+                |pid: &i64| sqlite::notice::set_intake(batch.db, *pid, paused, &note, batch.now);
+            pids.iter().try_for_each(keep)
+        })
+        .await
+    }
+
+    pub(super) fn writable(&self) -> watch::Receiver<bool> {
+        self.writable.clone()
+    }
+
+    /// Answered from a connection that cannot write.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        ask(&self.queues()?.reads, work).await
+    }
+
+    /// As [`Embedded::read`], for what takes long.
+    pub(super) async fn list<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        ask(&self.queues()?.lists, work).await
+    }
+
+    /// A write that returns the payout it has changed.
+    async fn change(
+        &self,
+        work: impl FnOnce(&mut Batch<'_>) -> Result<Option<Payout>, rusqlite::Error> + Send + 'static,
+    ) -> Result<Option<Payout>, Unavailable> {
+        self.write(move |batch| {
+            let payout = work(batch)?;
+            payout.iter().for_each(|payout| batch.changed(payout));
+            Ok(payout)
+        })
+        .await
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Batch<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let (reply, answer) = oneshot::channel();
+        let writes = &self.queues()?.writes;
+        writes.send(operation(work, reply)).map_err(|_| Unavailable)?;
+        answer.await.map_err(|_| Unavailable)?
+    }
+
+    fn queues(&self) -> Result<&Queues, Unavailable> {
+        self.queues.as_ref().ok_or(Unavailable)
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.queues = None;
+        for thread in self.running.drain(..) {
+            // A thread that panicked has nothing left to finish.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Has one of the threads that read do `work`.
+async fn ask<T: Send + 'static>(
+    thread: &mpsc::Sender<Read>,
+    work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+) -> Result<T, Unavailable> {
+    let (reply, answer) = oneshot::channel();
+    thread.send(reader::question(work, reply)).map_err(|_| Unavailable)?;
+    answer.await.map_err(|_| Unavailable)?
+}
+
+fn spawn(
+    name: &str,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<thread::JoinHandle<()>, OpenError> {
+    thread::Builder::new().name(name.into()).spawn(body).map_err(OpenError::Io)
+}

@@ -1,0 +1,297 @@
+//! The ledger of several processes: a PostgreSQL database, and no state of its own.
+//!
+//! Every change of a payout is one statement that checks the revision it starts from, so whoever is
+//! second finds no row and looks again. The unique key decides who sends. Whoever sends holds a lease by
+//! the database's clock; when it is over any replica turns the row into a doubt, and nobody sends again.
+
+mod change;
+mod claim;
+mod clock;
+mod connection;
+pub(super) mod copy;
+pub(super) mod grant;
+mod hear;
+mod notice;
+mod read;
+mod schema;
+mod spend;
+mod store;
+mod witness;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use deadpool_postgres::{Client, HookError, Pool, PoolError, TimeoutType};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
+use tokio::time::{sleep, timeout};
+use tokio_postgres::error::{DbError, Severity, SqlState};
+
+use super::migrate::Migrated;
+use super::watchers::Watchers;
+use super::witness::{Mark, Witness};
+use super::{OpenError, Unavailable};
+use crate::config::Shared;
+use crate::metrics::Metrics;
+use crate::payout::Payout;
+use claim::Claims;
+use clock::Clock;
+use connection::{Connector, unsafe_because};
+
+/// The first byte of a send leaves so soon after its record was asked for, or never: by then its lease
+/// has hardly begun.
+pub(super) const SEND_WITHIN: Duration = Duration::from_secs(2);
+/// How often the database is looked at, whatever it says by itself.
+const PULSE: Duration = Duration::from_secs(1);
+/// Whoever has asked the database something waits so long. It gives up sooner by itself, and says so; a
+/// wire that has gone silent does not.
+const ANSWER: Duration = Duration::from_secs(6);
+/// A commit that changes nothing: fails where payouts could not be changed either.
+const WRITE: &str = "WITH free AS (UPDATE payout SET due = due WHERE false)
+     SELECT pg_logical_emit_message(true, 'payoutd', 'can write')";
+
+/// A database, and what this process knows of it.
+#[derive(Debug)]
+pub(super) struct Postgres {
+    pool: Pool,
+    connector: Connector,
+    /// Names this process in the rows that it sends.
+    owner: String,
+    /// How long a send may take, from its record on.
+    lease: Duration,
+    clock: Clock,
+    claims: Claims,
+    up: watch::Sender<bool>,
+    /// Something has failed, so it is worth looking at once whether anything else would.
+    failure: Notify,
+    watchers: Arc<Watchers>,
+    metrics: Arc<Metrics>,
+    witness: Arc<Witness>,
+    /// Changes that the other replicas have not been told.
+    news: mpsc::UnboundedSender<(i64, i64)>,
+    /// Their other end; whoever attends holds it.
+    outbox: Mutex<mpsc::UnboundedReceiver<(i64, i64)>>,
+}
+
+/// Makes the tables, or brings them up to date, however long that takes.
+pub(super) async fn migrate(settings: &Shared) -> Result<Migrated, OpenError> {
+    schema::bring_up(&Connector::new(settings)?.patient()).await
+}
+
+/// Why a statement could not do its work.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("no connection to PostgreSQL")]
+    Pool(#[source] PoolError),
+    #[error("PostgreSQL could not do it")]
+    Database(#[from] tokio_postgres::Error),
+    /// A question that was not answered in time.
+    #[error("PostgreSQL does not answer")]
+    Silent,
+    #[error("commits would not be durable: {0}")]
+    NotSafe(String),
+    /// Text that our own checks would not have let in: a damaged database.
+    #[error("{0}: not a legal value")]
+    Damaged(&'static str),
+    #[error("no randomness")]
+    Random(#[from] getrandom::Error),
+    /// The database has lost what was acknowledged.
+    #[error(transparent)]
+    Contradicted(Box<OpenError>),
+}
+
+impl From<PoolError> for Error {
+    fn from(error: PoolError) -> Self {
+        if let PoolError::PostCreateHook(HookError::Message(why)) = error {
+            return Self::NotSafe(why.into_owned());
+        }
+        Self::Pool(error)
+    }
+}
+
+impl Error {
+    /// Tells whether it may have been done all the same: the answer is missing.
+    fn is_lost(&self) -> bool {
+        match self {
+            Self::Silent => true,
+            Self::Database(error) => !error.as_db_error().is_some_and(refuses),
+            // Nothing was asked.
+            Self::Pool(_)
+            | Self::NotSafe(_)
+            | Self::Contradicted(_)
+            | Self::Damaged(_)
+            | Self::Random(_) => false,
+        }
+    }
+
+    /// Tells whether it is a reason to turn callers elsewhere.
+    fn is_outage(&self) -> bool {
+        match self {
+            // All our connections are in use, and whoever uses them hears whether they work.
+            Self::Pool(PoolError::Timeout(TimeoutType::Wait)) | Self::Damaged(_) => false,
+            Self::Pool(_)
+            | Self::Database(_)
+            | Self::Silent
+            | Self::NotSafe(_)
+            | Self::Contradicted(_)
+            | Self::Random(_) => true,
+        }
+    }
+}
+
+/// Tells whether an answer of the database's says that nothing was done. The end of a connection does not
+/// say that of what went before it, though it is told like an answer: a pooler that loses its server under a
+/// COMMIT tells so with class 08, mostly as FATAL.
+fn refuses(answer: &DbError) -> bool {
+    let ends = answer.severity() != "ERROR"
+        && answer.parsed_severity().is_none_or(|severity| severity != Severity::Error);
+    let class = answer.code().code().get(..2).unwrap_or_default();
+    !ends && class != "08" && *answer.code() != SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN
+}
+
+impl Postgres {
+    pub(super) async fn open(
+        settings: &Shared,
+        watchers: &Arc<Watchers>,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, OpenError> {
+        let connector = Connector::new(settings)?;
+        schema::bring_up(&connector).await?;
+        let witness = witness::open(&connector, settings.witness.as_deref()).await?;
+        let pool = connector.pool(settings.max_connections, &witness)?;
+        let mut name = [0u8; 16];
+        getrandom::fill(&mut name).map_err(|error| OpenError::Postgres(error.into()))?;
+        let (news, outbox) = mpsc::unbounded_channel();
+        let shared = Self {
+            pool,
+            connector,
+            owner: hex::encode(name),
+            lease: settings.lease,
+            clock: Clock::new(),
+            claims: Claims::default(),
+            up: watch::Sender::new(true),
+            failure: Notify::new(),
+            watchers: Arc::clone(watchers),
+            metrics: Arc::clone(metrics),
+            witness,
+            news,
+            outbox: Mutex::new(outbox),
+        };
+        shared.pulse().await.map_err(|error| OpenError::Postgres(error.into()))?;
+        Ok(shared)
+    }
+
+    pub(super) fn now(&self) -> SystemTime {
+        self.clock.now()
+    }
+
+    pub(super) fn writable(&self) -> watch::Receiver<bool> {
+        self.up.subscribe()
+    }
+
+    pub(super) async fn attend(&self) {
+        tokio::join!(self.beat(), self.hear(), self.tell());
+    }
+
+    /// Looks at the database again and again: that it answers and has lost nothing, what time it has, and
+    /// what has changed that nobody has told.
+    async fn beat(&self) {
+        loop {
+            let _ = timeout(PULSE, self.failure.notified()).await;
+            match self.pulse().await {
+                Ok(()) => {
+                    if !self.up.send_replace(true) {
+                        tracing::warn!("ledger can be written again");
+                    }
+                }
+                Err(error) => {
+                    self.failed(error);
+                    sleep(PULSE).await;
+                }
+            }
+        }
+    }
+
+    async fn pulse(&self) -> Result<(), Error> {
+        let watched = self.watchers.rows();
+        self.ask(async |client| {
+            // Its settings may be changed under us.
+            if let Some(why) = unsafe_because(client).await? {
+                return Err(Error::NotSafe(why));
+            }
+            let asked = Instant::now();
+            let statement = client
+                .prepare_cached("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+                .await?;
+            let time = client.query_one(&statement, &[]).await?.try_get(0)?;
+            self.clock.set(time, asked);
+            let held = witness::look(client, &self.witness).await?;
+            held.map_err(|error| Error::Contradicted(error.into()))?;
+            if !*self.up.borrow() {
+                client.execute(&client.prepare_cached(WRITE).await?, &[]).await?;
+            }
+            if !watched.is_empty() {
+                self.watchers.publish(&read::revisions(client, &watched).await?);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Does `work` over a connection, in bounded time.
+    ///
+    /// # Errors
+    /// Those of `work`; and where the answer takes too long, it may have been done.
+    async fn ask<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut Client) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        // The pool bounds each of its steps, but not the look at a new connection.
+        let client = timeout(ANSWER, self.pool.get()).await;
+        let mut client = client.map_err(|_| PoolError::Timeout(TimeoutType::Create))??;
+        let done = timeout(ANSWER, work(&mut client)).await;
+        done.unwrap_or_else(|_| {
+            // What it was asked may still be done there, and nobody is to wait behind that.
+            drop(Client::take(client));
+            Err(Error::Silent)
+        })
+    }
+
+    pub(super) fn measure(&self) {
+        let pool = self.pool.status();
+        let disk = &self.metrics.disk;
+        for (gauge, count) in [
+            (&disk.connections, pool.size),
+            (&disk.connections_busy, pool.size - pool.available),
+            (&disk.connections_awaited, pool.waiting),
+        ] {
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Says that the database could not do something. It is not relied upon until a pulse says otherwise.
+    fn failed(&self, error: Error) -> Unavailable {
+        let cause = &error as &dyn std::error::Error;
+        tracing::error!(error = cause, "ledger failed");
+        if error.is_outage() {
+            self.up.send_replace(false);
+            self.failure.notify_one();
+        }
+        Unavailable
+    }
+
+    /// Remembers and counts what has changed with the event `seq`, and tells whoever waits for it, here
+    /// and elsewhere.
+    fn changed(&self, payout: &Payout, seq: i64, start: Instant) {
+        // First: from here on somebody may hear of it.
+        self.witness.saw(Mark { number: seq, time: clock::micros(payout.update_time) });
+        self.metrics.disk.commit.took(start.elapsed());
+        self.metrics.disk.batch.observe(1);
+        if payout.state_time == payout.update_time {
+            self.metrics.money.transitions.at(payout.state).inc();
+        }
+        let change = (payout.row, payout.revision);
+        self.watchers.publish(&[change]);
+        // Nobody attends any more: the others poll.
+        let _ = self.news.send(change);
+    }
+}
