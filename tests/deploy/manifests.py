@@ -20,6 +20,7 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # The oldest that the chart allows, and the newest that is known.
 VERSIONS = ["1.29", "1.37"]
+WORKLOADS = ["Deployment", "StatefulSet"]
 
 
 def text(**properties):
@@ -98,11 +99,29 @@ def schemas(paths):
 # === restricted ===
 
 
+def kept(kind, spec, container):
+    """What keeps an id from being paid by two ledgers."""
+    variables = {variable["name"]: variable["value"] for variable in container.get("env", [])}
+    url = variables.get("PAYOUTD_LEDGER__URL")
+    claims = [volume for volume in spec["template"]["spec"]["volumes"] if "persistentVolumeClaim" in volume]
+    if kind == "StatefulSet":
+        return {
+            "one replica": spec["replicas"] == 1 and "volumeClaimTemplates" not in spec,
+            "one ledger": url is None and len(claims) == 1,
+        }
+    return {
+        "a ledger that is shared": str(url).startswith("postgres") and not claims,
+        "the next one serves before the last one drains": spec["strategy"]["rollingUpdate"]
+        == {"maxSurge": 1, "maxUnavailable": 0},
+        "spread": len(spec["template"]["spec"]["topologySpreadConstraints"]) == 2,
+    }
+
+
 def restricted(paths):
     pods = 0
     for path in paths:
         for document in documents(path):
-            if document["kind"] != "StatefulSet":
+            if document["kind"] not in WORKLOADS:
                 continue
             pods += 1
             spec = document["spec"]
@@ -110,8 +129,7 @@ def restricted(paths):
             (container,) = pod["containers"]
             inside, around = container["securityContext"], pod["securityContext"]
             modes = {volume["secret"].get("defaultMode") for volume in pod["volumes"] if "secret" in volume}
-            rules = {
-                "one replica": spec["replicas"] == 1 and "volumeClaimTemplates" not in spec,
+            rules = kept(document["kind"], spec, container) | {
                 "not root": around["runAsNonRoot"] and around["runAsUser"] == around["fsGroup"] == 65532,
                 "seccomp": around["seccompProfile"] == {"type": "RuntimeDefault"},
                 "no capabilities": inside["capabilities"] == {"drop": ["ALL"]},
@@ -148,11 +166,14 @@ def plain(path):
         if document["kind"] == "ConfigMap":
             name = "payoutd"
             document["data"] = tomllib.loads(document["data"]["payoutd.toml"])
-        if document["kind"] == "StatefulSet":
+        if document["kind"] in WORKLOADS:
             template = document["spec"]["template"]
             template["metadata"]["annotations"].pop("checksum/config", None)
             for container in template["spec"]["containers"]:
                 container.pop("imagePullPolicy", None)
+                # Their order means nothing.
+                container["volumeMounts"].sort(key=lambda mount: mount["mountPath"])
+            template["spec"]["volumes"].sort(key=lambda volume: volume["name"])
             for volume in template["spec"]["volumes"]:
                 if "configMap" in volume:
                     volume["configMap"]["name"] = "payoutd"

@@ -27,12 +27,43 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default (printf "%s-ledger" (include "payoutd.name" .)) .Values.persistence.existingClaim -}}
 {{- end -}}
 
+{{/* Not empty where replicas share a PostgreSQL ledger. */}}
+{{- define "payoutd.shared" -}}
+{{- if .Values.ledger.url -}}
+yes
+{{- else if gt (int .Values.replicas) 1 -}}
+{{- fail "replicas: more than one needs ledger.url, a PostgreSQL ledger that they share. With a ledger each they would pay one id twice" -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+Fails while this release still runs as the other kind, over the other ledger: the new pods would know none of the
+payouts that the old ones have made. Asks the cluster, so a mere rendering sees nothing.
+*/}}
+{{- define "payoutd.alone" -}}
+{{- $other := ternary "StatefulSet" "Deployment" (eq (include "payoutd.shared" .) "yes") -}}
+{{- with lookup "apps/v1" $other .Release.Namespace (include "payoutd.name" .) -}}
+{{- if or .spec.replicas (.status).replicas -}}
+{{- fail (printf "ledger.url: a %s still runs over another ledger. Scale it to 0 and copy the ledger first (docs/operations.md, Moving the ledger to PostgreSQL)" $other) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* A JSON text is a TOML text, too. */}}
 {{- define "payoutd.toml" -}}
+{{- $shared := include "payoutd.shared" . -}}
+{{- if $shared -}}
+# Where the ledger is, PAYOUTD_LEDGER__URL says, which would win over this file.
+{{- else -}}
 # Where the ledger is, the image says (PAYOUTD_LEDGER__URL, which would win over this file).
+{{- end }}
 
 [grpc]
 listen = "0.0.0.0:50051"
+{{- if $shared }}
+# As long as the news of a pod's end takes: then callers are with another replica already.
+drain_delay = "5s"
+{{- end }}
 {{- if eq .Values.grpc.security "mesh" }}
 trust = "mesh"
 {{- with .Values.grpc.trustedProxies }}
@@ -55,6 +86,15 @@ listen = "0.0.0.0:9090"
 
 [log]
 format = "json"
+{{- if $shared }}
+
+[ledger]
+password_file = "/run/secrets/postgres/password"
+{{- with .Values.ledger.caSecret }}
+tls_ca_file = "/run/secrets/postgres-ca/ca.crt"
+{{- end }}
+max_connections = {{ int .Values.ledger.maxConnections }}
+{{- end }}
 {{- range .Values.projects }}
 
 [[project]]
