@@ -157,7 +157,10 @@ async fn check_tells_what_is_wrong_apart() {
     };
     let good = run(&mut check()).await;
     assert_eq!(good.status.code(), Some(0), "{}", words(&good));
-    for part in ["ok    settings", "synchronous=FULL", "the clock is 0 s off", "E0014"] {
+    // A header's date has no fractions: what is asked at the end of a second is answered in the next one.
+    let clock = if words(&good).contains("the clock is 1 s off") { 1 } else { 0 };
+    let clock = format!("the clock is {clock} s off");
+    for part in ["ok    settings", "synchronous=FULL", &clock, "E0014"] {
         assert!(words(&good).contains(part), "{part} is missing in {}", words(&good));
     }
     let date = r#""headers": {"date": "Sun, 06 Nov 1994 08:49:37 GMT"}"#;
