@@ -52,6 +52,8 @@ pub mod payout;
 pub mod peer;
 pub mod policy;
 pub mod probe;
+#[cfg(test)]
+mod sample;
 pub mod sandbox;
 pub mod sign;
 pub mod state;

@@ -255,8 +255,8 @@ fn event_of(status: i32) -> Event {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::order::Draft;
     use crate::outcome::{Doubt, Refusal};
+    use crate::sample::order;
 
     const FIRST: Duration = Duration::from_secs(30);
 
@@ -265,16 +265,7 @@ mod tests {
     }
 
     fn payout() -> Payout {
-        let draft = Draft {
-            pid: 1,
-            currency: "7777@7777".into(),
-            address: "a".into(),
-            amount: "1".into(),
-            third_party_id: "id".into(),
-            ..Draft::default()
-        };
-        let order = Order::check(draft, false).expect("good");
-        Payout::first(Arc::new(order), "a", SystemTime::UNIX_EPOCH)
+        Payout::first(Arc::new(order()), "a", SystemTime::UNIX_EPOCH)
     }
 
     fn after(outcome: &Outcome) -> Payout {

@@ -115,15 +115,14 @@ impl Terms {
 mod tests {
     use super::*;
     use crate::order::Draft;
+    use crate::sample::draft;
 
     fn order(currency: &str, address: &str, amount: &str) -> Order {
         let draft = Draft {
-            pid: 1,
             currency: currency.into(),
             address: address.into(),
             amount: amount.into(),
-            third_party_id: "id".into(),
-            ..Draft::default()
+            ..draft()
         };
         Order::check(draft, false).expect("good")
     }

@@ -121,24 +121,12 @@ fn block_time(number: i64) -> Option<SystemTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::order::Draft;
+    use crate::sample::order;
 
     const DATA: &str = r#"{"pid":1,"chain_id":"195","token_id":"195","currency":"TRX",
         "address":"TXsmKpEuW7qWnXzJLGP9eDLvWPR2GRn1FS","amount":"1.10","status":6,
         "third_party_id":"id","remark":null,"memo":null,"txid":"ab","block_height":"34527604",
         "block_time":1686814482000}"#;
-
-    fn order() -> Order {
-        let draft = Draft {
-            pid: 1,
-            currency: "195@195".into(),
-            address: "TXsmKpEuW7qWnXzJLGP9eDLvWPR2GRn1FS".into(),
-            amount: "1.1".into(),
-            third_party_id: "id".into(),
-            ..Draft::default()
-        };
-        Order::check(draft, false).expect("good")
-    }
 
     fn parse(text: &str) -> Option<Echo> {
         Echo::parse(&Json::parse(text.as_bytes()).expect("JSON"))

@@ -171,19 +171,11 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::order::Draft;
+    use crate::sample::{self, LONG};
     use crate::sandbox::{self, Sandbox};
 
-    const LONG: Duration = Duration::from_secs(10);
-
     fn order() -> Order {
-        let draft = Draft {
-            pid: sandbox::PID,
-            currency: "195@195".into(),
-            address: "TXsmKpEuW7qWnXzJLGP9eDLvWPR2GRn1FS".into(),
-            amount: "1.12".into(),
-            third_party_id: "id".into(),
-            ..Draft::default()
-        };
+        let draft = Draft { pid: sandbox::PID, amount: "1.12".into(), ..sample::draft() };
         Order::check(draft, false).expect("good")
     }
 
@@ -198,13 +190,7 @@ mod tests {
             pid: sandbox::PID,
             base_url: format!("http://{}", sandbox.address().expect("bound")).parse().expect("URL"),
             api_key: sandbox::API_KEY.into(),
-            timeout: LONG,
-            connect_timeout: LONG,
-            max_in_flight: 1,
-            poll_first: LONG,
-            verification: false,
-            resend_in_doubt: false,
-            strict_text: false,
+            ..sample::project()
         };
         let served = JoinSet::from_iter([sandbox.run(CancellationToken::new())]);
         (Project::new(&settings, String::new()).expect("built"), served)

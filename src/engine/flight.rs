@@ -46,7 +46,8 @@ pub(super) struct Track {
     landed: Notify,
 }
 
-/// A send under way. Dropping it, even by a panic, takes it off the engine's list.
+/// A send under way, and the only one of its id: it is on the engine's list until its end is durable, even
+/// where it breaks off by a panic.
 pub(super) struct Flight {
     engine: Arc<Engine>,
     project: Arc<Project>,
@@ -98,7 +99,7 @@ impl Flight {
             }
             Ok(Begun::Denied(rule)) => {
                 // Off the list first: whoever waits here under other terms has to start anew.
-                self.leave();
+                self.engine.strike(&self.track);
                 self.land(Err(Refused::Denied(rule)));
             }
             Ok(Begun::Send(payout)) => {
@@ -121,7 +122,8 @@ impl Flight {
             }
             Err(unavailable) => {
                 // A failed commit may have reached the disk. Callers are told at once; the id is
-                // kept busy until the record, if there is one, says that nothing was sent.
+                // kept busy until the record, if there is one, says that nothing was sent. What it
+                // takes back is its own: no other flight of the id has begun.
                 self.land(Err(unavailable.into()));
                 while self.engine.ledger.unsend(self.track.order.key.clone()).await.is_err() {
                     tokio::time::sleep(WRITE_AGAIN).await;
@@ -193,15 +195,6 @@ impl Flight {
         }
     }
 
-    /// Off the engine's list, where another flight may have taken the place by now.
-    fn leave(&self) {
-        let mut flights = self.engine.flights();
-        let key = &self.track.order.key;
-        if flights.get(key).is_some_and(|track| Arc::ptr_eq(track, &self.track)) {
-            flights.remove(key);
-        }
-    }
-
     fn land(&self, landed: Result<Payout, Refused>) {
         self.track.set(Stage::Landed(landed.map(Arc::new)));
     }
@@ -209,21 +202,40 @@ impl Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        // Only a panic drops a flight that is still in the air. Nobody knows then what it sent.
+        // Only a panic drops a flight that is still in the air. Nobody knows then what it sent, and until
+        // that is written down another flight of the id could take it for a send of its own.
         let lost = self.track.aloft();
         if let (Some(payout), Ok(runtime)) = (lost, tokio::runtime::Handle::try_current()) {
-            let ledger = self.engine.ledger.clone();
-            let crashed = async move {
-                let outcome = Outcome::InDoubt(Doubt::Crash);
-                let never = std::time::Duration::ZERO;
-                while ledger.settle(payout.clone(), outcome.clone(), never).await.is_err() {
-                    tokio::time::sleep(WRITE_AGAIN).await;
-                }
-            };
-            self.engine.tasks.spawn_on(crashed, &runtime);
-            self.track.landed.notify_waiters();
+            let (engine, track) = (Arc::clone(&self.engine), Arc::clone(&self.track));
+            self.engine.tasks.spawn_on(write_crash(engine, track, payout), &runtime);
+        } else {
+            self.engine.strike(&self.track);
         }
-        self.leave();
+    }
+}
+
+/// Records that the send of `payout` broke off, however long that takes, and lands its flight.
+async fn write_crash(engine: Arc<Engine>, track: Arc<Track>, payout: Payout) {
+    let crash = Outcome::InDoubt(Doubt::Crash);
+    let settled = loop {
+        match engine.ledger.settle(payout.clone(), crash.clone(), Duration::ZERO).await {
+            Ok(settled) => break settled,
+            Err(_) => tokio::time::sleep(WRITE_AGAIN).await,
+        }
+    };
+    engine.tell(&payout, &settled, "");
+    track.set(Stage::Landed(Ok(Arc::new(settled))));
+    engine.strike(&track);
+}
+
+impl Engine {
+    /// Takes a flight off the list, where another one may have its place by now.
+    fn strike(&self, track: &Arc<Track>) {
+        let mut flights = self.flights();
+        let key = &track.order.key;
+        if flights.get(key).is_some_and(|listed| Arc::ptr_eq(listed, track)) {
+            flights.remove(key);
+        }
     }
 }
 
@@ -249,7 +261,7 @@ impl Track {
         }
     }
 
-    /// Returns once the flight has landed, or was lost.
+    /// Returns once the flight has landed.
     async fn landed(&self) {
         let landed = self.landed.notified();
         tokio::pin!(landed);
@@ -273,7 +285,7 @@ pub(super) async fn wait(
     terms: &Terms,
     until: Instant,
 ) -> Result<Payout, Refused> {
-    // A time-out and a flight that broke off end alike: what was last known is the answer.
+    // After a time-out, what was last known is the answer.
     let _ = timeout_at(until, track.landed()).await;
     let last = track.stage().clone();
     match last {
@@ -284,5 +296,40 @@ pub(super) async fn wait(
             let unseen = Payout::first(Arc::clone(order), &terms.caller, SystemTime::now());
             Ok(Payout { revision: 0, ..unseen })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Resend;
+    use crate::sample::{self, LONG};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_id_of_a_send_that_broke_off_is_busy_until_that_is_written_down() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ledger");
+        let (engine, ledger) = sample::engine(&path);
+        let (order, terms) = (Arc::new(sample::order()), Terms::open());
+        let project = engine.project(1).expect("known");
+        let permit = Arc::clone(&project.sends).try_acquire_owned().expect("a turn");
+        let flight = Flight::new(&engine, project, &order, &terms, permit);
+        engine.flights().insert(order.key.clone(), Arc::clone(flight.track()));
+        let begun = ledger.begin(Arc::clone(&order), Arc::clone(&terms), Resend::Never).await;
+        let Ok(Begun::Send(sent)) = begun else { panic!("not recorded: {begun:?}") };
+        flight.track().set(Stage::Aloft(Arc::new(sent.clone())));
+
+        let shell = rusqlite::Connection::open(&path).expect("opened");
+        shell.execute_batch("BEGIN IMMEDIATE").expect("held");
+        // As a panic drops it, after the send.
+        drop(flight);
+        let repeat = async |until| engine.create(sample::order(), &terms, "", until).await;
+        // Another flight would have had to record it first.
+        assert_eq!(repeat(Instant::now()).await, Ok(sent));
+        shell.execute_batch("ROLLBACK").expect("let go");
+        let known = repeat(Instant::now() + LONG).await.expect("known");
+        assert_eq!((known.state, known.reason.as_str()), (State::InDoubt, "CRASH"));
+        engine.drain(LONG).await;
+        assert!(engine.flights().is_empty());
     }
 }

@@ -127,56 +127,31 @@ impl Watcher {
     async fn read(&mut self) -> Result<(), Refused> {
         let latest = self.engine.get(&self.terms, self.pid, self.id.clone()).await?;
         self.latest = latest.revision;
-        self.ahead = self.engine.ledger.history(latest, self.seen).await?.into();
+        let history = self.engine.ledger.history(latest.clone(), self.seen).await?;
+        self.ahead = history.into();
+        if self.ahead.is_empty() && self.latest > self.seen {
+            // A ledger that has lost the events of what its row says: the row is the news.
+            self.ahead.push_back(latest);
+        }
         Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use futures_util::StreamExt;
     use tokio::time::Instant;
 
     use super::*;
-    use crate::config;
-    use crate::disk::Disk;
-    use crate::engine::Project;
-    use crate::ledger::{Ledger, Resend};
-    use crate::metrics::Metrics;
-    use crate::order::{Draft, Order};
+    use crate::ledger::Resend;
+    use crate::sample;
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_without_news_gives_a_sign_of_life_every_30_seconds() {
-        let project = config::Project {
-            pid: 1,
-            base_url: "http://127.0.0.1:9".parse().expect("a URL"),
-            api_key: "k".into(),
-            timeout: HEARTBEAT,
-            connect_timeout: HEARTBEAT,
-            max_in_flight: 1,
-            poll_first: HEARTBEAT,
-            verification: false,
-            resend_in_doubt: false,
-            strict_text: false,
-        };
-        let draft = Draft {
-            pid: 1,
-            currency: "7777@7777".into(),
-            address: "a".into(),
-            amount: "1".into(),
-            third_party_id: "id".into(),
-            ..Draft::default()
-        };
         let folder = tempfile::tempdir().expect("a folder");
-        let ledger =
-            Ledger::open(&folder.path().join("ledger"), &Metrics::new([1])).expect("opened");
-        let disk = Disk::new(folder.path(), 0);
-        let order = Arc::new(Order::check(draft, false).expect("good"));
+        let (engine, ledger) = sample::engine(&folder.path().join("ledger"));
+        let order = Arc::new(sample::order());
         ledger.begin(order, Terms::open(), Resend::Never).await.expect("recorded");
-        let project = Project::new(&project, String::new()).expect("built");
-        let engine = Engine::new((ledger, disk), HashMap::from([(1, project)]), HEARTBEAT, 1);
         let id = Id::ThirdParty("id".into());
         let news = engine.watch(&Terms::open(), 1, id, 0).await.expect("watched");
         let mut news = Box::pin(news);
@@ -187,5 +162,22 @@ mod tests {
             assert_eq!(news.next().await, Some(Ok(None)));
             assert_eq!(silence.elapsed().as_secs(), HEARTBEAT.as_secs());
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn where_events_are_lost_the_row_is_the_news() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ledger");
+        let (engine, ledger) = sample::engine(&path);
+        let order = Arc::new(sample::order());
+        ledger.begin(order, Terms::open(), Resend::Never).await.expect("recorded");
+        let shell = rusqlite::Connection::open(&path).expect("opened");
+        let damage = "DROP TRIGGER event_is_never_deleted; DELETE FROM event;";
+        shell.execute_batch(damage).expect("damaged");
+        let id = Id::ThirdParty("id".into());
+        let news = engine.watch(&Terms::open(), 1, id, 0).await.expect("watched");
+        let first = tokio::time::timeout(sample::LONG, Box::pin(news).next()).await;
+        let first = first.expect("in time").expect("news").expect("OK");
+        assert_eq!(first.map(|payout| payout.revision), Some(1));
     }
 }

@@ -77,21 +77,19 @@ impl Change {
         })
     }
 
-    /// Its record failed, so it was not sent.
-    pub(super) fn unsend() -> Self {
-        Self::ends_send(Cause::Unsent, Outcome::NotSent(Unsent::LedgerUnavailable), |_| true)
+    /// The record of `sent` failed, so it was not sent.
+    pub(super) fn unsend(sent: &Payout) -> Self {
+        Self::ends_send(sent, Cause::Unsent, Outcome::NotSent(Unsent::LedgerUnavailable))
     }
 
-    /// The process that was sending it is gone.
-    pub(super) fn recover() -> Self {
-        Self::ends_send(Cause::Recovery, Outcome::InDoubt(Doubt::Crash), |_| true)
+    /// The process that was sending `sent` is gone.
+    pub(super) fn recover(sent: &Payout) -> Self {
+        Self::ends_send(sent, Cause::Recovery, Outcome::InDoubt(Doubt::Crash))
     }
 
     /// Whoever was sending `sent` has said nothing for too long.
     pub(super) fn lapse(sent: &Payout) -> Self {
-        let begun = sent.send_time;
-        let outcome = Outcome::InDoubt(Doubt::LeaseExpired);
-        Self::ends_send(Cause::Recovery, outcome, move |before| before.send_time == begun)
+        Self::ends_send(sent, Cause::Recovery, Outcome::InDoubt(Doubt::LeaseExpired))
     }
 
     fn plain(
@@ -101,13 +99,11 @@ impl Change {
         Self { cause, step: Box::new(step.clone()), if_taken: Box::new(step) }
     }
 
-    fn ends_send(
-        cause: Cause,
-        outcome: Outcome,
-        applies: impl Fn(&Payout) -> bool + Clone + Send + Sync + 'static,
-    ) -> Self {
+    /// Ends this send, and no later one of the same payout.
+    fn ends_send(sent: &Payout, cause: Cause, outcome: Outcome) -> Self {
+        let begun = sent.send_time;
         Self::plain(cause, move |before, now| {
-            let sending = before.state == State::Sending && applies(before);
+            let sending = before.state == State::Sending && before.send_time == begun;
             sending.then(|| before.settled(&outcome, Duration::ZERO, now))
         })
     }
@@ -141,23 +137,15 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::order::{Draft, Order};
     use crate::outcome::Refusal;
+    use crate::sample::order;
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
     fn sent() -> Payout {
-        let draft = Draft {
-            pid: 1,
-            currency: "7777@7777".into(),
-            address: "a".into(),
-            amount: "1".into(),
-            third_party_id: "id".into(),
-            ..Draft::default()
-        };
-        Payout::first(Arc::new(Order::check(draft, false).expect("good")), "a", at(1))
+        Payout::first(Arc::new(order()), "a", at(1))
     }
 
     #[test]

@@ -147,16 +147,21 @@ pub(in crate::ledger) fn unsend(
     now: SystemTime,
 ) -> Result<Option<Payout>, Error> {
     match find(db, key.pid, &Id::ThirdParty(key.third_party_id.clone()))? {
-        Some(payout) => apply(db, payout, &Change::unsend(), now),
+        Some(payout) => {
+            let change = Change::unsend(&payout);
+            apply(db, payout, &change, now)
+        }
         None => Ok(None),
     }
 }
 
 /// Turns every send of a dead process into a doubt. Sends nothing.
 pub(in crate::ledger) fn recover(db: &Connection, now: SystemTime) -> Result<Vec<Payout>, Error> {
-    let change = Change::recover();
-    let orphans = sending(db)?.into_iter();
-    orphans.filter_map(|orphan| apply(db, orphan, &change, now).transpose()).collect()
+    let end = |orphan: Payout| {
+        let change = Change::recover(&orphan);
+        apply(db, orphan, &change, now).transpose()
+    };
+    sending(db)?.into_iter().filter_map(end).collect()
 }
 
 fn known(db: &Connection, key: &Key) -> Result<Payout, Error> {
