@@ -17,7 +17,7 @@ mod watcher;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -315,6 +315,11 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// The present by the ledger's clock, which is the database's where several processes share it.
+    pub fn now(&self) -> SystemTime {
+        self.ledger.now()
     }
 
     /// Where everything is counted.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::iter;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::evidence::Asked;
 use super::{Engine, Project};
@@ -20,6 +20,9 @@ use crate::state::State;
 const QUESTIONS: usize = 4;
 /// The most that one round takes up.
 const ROUND: i64 = 64;
+/// What a round has not come to by then, since Cregis is slow, is left to the next one: in a shared ledger
+/// it is this replica's for a minute only.
+const ROUND_MAX: Duration = Duration::from_secs(40);
 /// The longest time between two looks at the ledger.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Pause where nothing was answered.
@@ -88,7 +91,9 @@ async fn round(engine: &Engine, pid: i64, project: &Project, beat: Beat) -> Roun
     };
     let Ok(questions) = found else { return Round::Done };
     let full = questions.len() >= ROUND as usize;
-    let settled = iter(questions).map(|question| question.settle(engine, pid, project));
+    let end = Instant::now() + ROUND_MAX;
+    let in_time = questions.into_iter().take_while(|_| Instant::now() < end);
+    let settled = iter(in_time).map(|question| question.settle(engine, pid, project));
     let answers: Vec<bool> = settled.buffer_unordered(QUESTIONS).collect().await;
     match answers.as_slice() {
         [_, ..] if !answers.contains(&true) => Round::Silent,

@@ -78,7 +78,7 @@ fn filter(
     // Each once and in one order, however long the request's list is.
     let named = states.unwrap_or_default();
     let states = STATES.into_iter().filter(|state| named.contains(state)).collect();
-    let begun = |age| SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
+    let begun = |age| engine.now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
     Ok(Filter {
         pid,
         caller: terms.own_payouts_only.then(|| terms.caller.clone()),

@@ -38,12 +38,14 @@ pub(super) struct Table {
 
 /// All tables, each after those that it refers to.
 pub(super) const TABLES: [Table; 5] = [
-    Table { name: "payout", columns: &PAYOUT, key: 1 },
+    PAYOUTS,
     Table { name: "event", columns: &EVENT, key: 2 },
     Table { name: "notice", columns: &NOTICE, key: 1 },
     Table { name: "intake", columns: &INTAKE, key: 1 },
     Table { name: "spend", columns: &SPEND, key: 3 },
 ];
+
+pub(super) const PAYOUTS: Table = Table { name: "payout", columns: &PAYOUT, key: 1 };
 
 const PAYOUT: [(&str, Kind); 28] = [
     ("id", Kind::Integer),

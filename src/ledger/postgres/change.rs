@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 use tokio_postgres::error::SqlState;
 
 use super::clock::micros;
-use super::read::{find, payout, payouts};
+use super::read::{COLUMNS, find, payout, payouts};
 use super::spend::Account;
 use super::store::{Claim, insert, store};
 use super::{Error, Postgres, SEND_WITHIN};
@@ -108,18 +108,21 @@ impl Postgres {
         attempt: &str,
         until: Instant,
     ) -> Result<Recorded, Unavailable> {
-        let select = "SELECT payout.*, seq FROM payout
+        let select = format!(
+            "SELECT {}, seq FROM payout
              JOIN event ON event.payout = payout.id AND event.revision = payout.revision
-             WHERE pid = $1 AND third_party_id = $2 AND attempt = $3 AND payout.state = 'SENDING'";
+             WHERE pid = $1 AND third_party_id = $2 AND attempt = $3 AND payout.state = 'SENDING'",
+            *COLUMNS
+        );
         let mut missed = 0;
         while let Some(left) = until.checked_duration_since(Instant::now())
             && missed < LOOKS
         {
             let look = self.ask(async |client| {
-                let statement = client.prepare_cached(select).await?;
-                let values: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
-                    [&key.pid, &key.third_party_id, &attempt];
-                let row = client.query_opt(&statement, &values).await?;
+                let statement = client.prepare_cached(&select).await?;
+                let row = client
+                    .query_opt(&statement, &[&key.pid, &key.third_party_id, &attempt])
+                    .await?;
                 let Some(row) = row else { return Ok(None) };
                 Ok(Some((Begun::Send(payout(&row)?), row.try_get("seq")?)))
             });
@@ -166,27 +169,35 @@ impl Postgres {
     }
 
     pub(in crate::ledger) async fn unsend(&self, key: &Key) -> Result<Option<Payout>, Unavailable> {
-        let select = "SELECT * FROM payout WHERE pid = $1 AND third_party_id = $2 AND owner = $3";
+        let select = format!(
+            "SELECT {} FROM payout WHERE pid = $1 AND third_party_id = $2 AND owner = $3",
+            *COLUMNS
+        );
         let found = self.ask(async |client| {
-            let statement = client.prepare_cached(select).await?;
-            let values: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
-                [&key.pid, &key.third_party_id, &self.owner];
-            let row = client.query_opt(&statement, &values).await?;
+            let statement = client.prepare_cached(&select).await?;
+            let row =
+                client.query_opt(&statement, &[&key.pid, &key.third_party_id, &self.owner]).await?;
             row.as_ref().map(payout).transpose()
         });
         match found.await.map_err(|error| self.failed(error))? {
-            Some(own) => self.apply(own, &Change::unsend()).await,
+            Some(own) => {
+                let change = Change::unsend(&own);
+                self.apply(own, &change).await
+            }
             None => Ok(None),
         }
     }
 
     /// Turns sends whose lease is over into doubts.
     pub(in crate::ledger) async fn sweep(&self) -> Result<Vec<Payout>, Unavailable> {
-        let select = "SELECT * FROM payout WHERE state = 'SENDING'
+        let select = format!(
+            "SELECT {} FROM payout WHERE state = 'SENDING'
                  AND lease_until < (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
-             ORDER BY lease_until LIMIT $1";
+             ORDER BY lease_until LIMIT $1",
+            *COLUMNS
+        );
         let lapsed = self.ask(async |client| {
-            let statement = client.prepare_cached(select).await?;
+            let statement = client.prepare_cached(&select).await?;
             payouts(&client.query(&statement, &[&SWEEP]).await?)
         });
         let mut ended = Vec::new();
@@ -210,9 +221,9 @@ impl Postgres {
                          AND (approved_cid IS NULL OR approved_cid = $3)",
                 )
                 .await?;
-            let values: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
-                [&key.pid, &key.third_party_id, &cid];
-            Ok(client.execute(&statement, &values).await? == 1)
+            let approved =
+                client.execute(&statement, &[&key.pid, &key.third_party_id, &cid]).await?;
+            Ok(approved == 1)
         });
         approved.await.map_err(|error| self.failed(error))
     }
@@ -273,10 +284,13 @@ async fn known(db: &impl GenericClient, key: &Key) -> Result<Payout, Error> {
     found.ok_or(Error::Damaged("a payout that was there"))
 }
 
-/// The only unique constraint that an UPDATE of a payout can break is the one on its cid.
+/// Tells whether the cid belongs to another payout.
 fn is_taken_cid(error: &Error) -> bool {
     match error {
-        Error::Database(error) => error.code() == Some(&SqlState::UNIQUE_VIOLATION),
+        Error::Database(error) => error.as_db_error().is_some_and(|answer| {
+            *answer.code() == SqlState::UNIQUE_VIOLATION
+                && answer.constraint() == Some("payout_by_cid")
+        }),
         Error::Pool(_)
         | Error::Silent
         | Error::NotSafe(_)

@@ -1,6 +1,6 @@
 //! Looking payouts up.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
@@ -11,6 +11,7 @@ use super::clock::{micros, time};
 use super::{Error, Postgres};
 use crate::amount::Amount;
 use crate::coin::Currency;
+use crate::ledger::rows::PAYOUTS;
 use crate::ledger::{Due, Filter, Id, Open, Stock, Unavailable};
 use crate::order::{Key, Order};
 use crate::payout::{Payout, Progress};
@@ -18,6 +19,10 @@ use crate::state::State;
 
 /// The most revisions that are read at once; whoever wants more asks again.
 const HISTORY_MAX: i64 = 64;
+/// What [`payout`] reads of a row, by name: a migration that adds a column must not break the statements that
+/// older replicas have prepared.
+pub(super) static COLUMNS: LazyLock<String> =
+    LazyLock::new(|| format!("payout.{}", PAYOUTS.names().replace(", ", ", payout.")));
 
 impl Postgres {
     pub(in crate::ledger) async fn find(
@@ -81,13 +86,14 @@ impl Postgres {
     pub(in crate::ledger) async fn due(&self, due: &Due) -> Result<Vec<Payout>, Unavailable> {
         let claimed = self.ask(async |client| {
             let statement = client
-                .prepare_cached(
+                .prepare_cached(&format!(
                     "UPDATE payout SET due = $4 WHERE id = ANY (ARRAY(
-                         SELECT id FROM payout
-                         WHERE pid = $1 AND due <= $2 AND state IN ('ACCEPTED', 'IN_DOUBT')
-                         ORDER BY due LIMIT $3 FOR UPDATE SKIP LOCKED))
-                     RETURNING *",
-                )
+                             SELECT id FROM payout
+                             WHERE pid = $1 AND due <= $2 AND state IN ('ACCEPTED', 'IN_DOUBT')
+                             ORDER BY due LIMIT $3 FOR UPDATE SKIP LOCKED))
+                         RETURNING {}",
+                    *COLUMNS
+                ))
                 .await?;
             let now = micros(due.now);
             let until = now + CLAIM;
@@ -134,6 +140,7 @@ fn listing(filter: &Filter) -> String {
     if filter.not_after.is_some() {
         rest.push_str(&format!(" AND state_time <= ${}", next(true)));
     }
+    let columns = &*COLUMNS;
     let by_id = "pid = $1 AND id > $2";
     let of_states = format!(" AND state = ANY(${states})");
     let of_states = if filter.states.is_empty() { "" } else { &of_states };
@@ -142,24 +149,24 @@ fn listing(filter: &Filter) -> String {
             let own = format!(" AND caller = ${caller}");
             let own = if given.is_some() { &own } else { "" };
             format!(
-                "SELECT * FROM payout WHERE {by_id} AND attention <> ''{own}{of_states}{rest}
+                "SELECT {columns} FROM payout WHERE {by_id} AND attention <> ''{own}{of_states}{rest}
                  ORDER BY id LIMIT $3"
             )
         }
         (false, Some(_)) => format!(
-            "SELECT * FROM payout
+            "SELECT {columns} FROM payout
              WHERE (caller, id) > (${caller}, $2) AND (caller, id) <= (${caller}, {MAX}) AND caller <> ''
                  AND pid = $1{of_states}{rest}
              ORDER BY caller, id LIMIT $3",
             MAX = i64::MAX
         ),
         (false, None) if filter.states.is_empty() => {
-            format!("SELECT * FROM payout WHERE {by_id}{rest} ORDER BY id LIMIT $3")
+            format!("SELECT {columns} FROM payout WHERE {by_id}{rest} ORDER BY id LIMIT $3")
         }
         // A page of each state, and the first page of these.
         (false, None) => format!(
             "SELECT page.* FROM unnest(${states}::text[]) AS wanted (state) CROSS JOIN LATERAL (
-                 SELECT * FROM payout
+                 SELECT {columns} FROM payout
                  WHERE (payout.state, pid, id) > (wanted.state, $1, $2)
                      AND (payout.state, pid, id) <= (wanted.state, $1, {MAX}){rest}
                  ORDER BY payout.state, pid, id LIMIT $3) AS page
@@ -177,12 +184,13 @@ pub(super) async fn find(
 ) -> Result<Option<Payout>, Error> {
     let row = match id {
         Id::ThirdParty(id) => {
-            let select = "SELECT * FROM payout WHERE pid = $1 AND third_party_id = $2";
-            db.query_opt(&db.prepare_cached(select).await?, &[&pid, id]).await?
+            let select =
+                format!("SELECT {} FROM payout WHERE pid = $1 AND third_party_id = $2", *COLUMNS);
+            db.query_opt(&db.prepare_cached(&select).await?, &[&pid, id]).await?
         }
         Id::Cid(cid) => {
-            let select = "SELECT * FROM payout WHERE pid = $1 AND cid = $2";
-            db.query_opt(&db.prepare_cached(select).await?, &[&pid, cid]).await?
+            let select = format!("SELECT {} FROM payout WHERE pid = $1 AND cid = $2", *COLUMNS);
+            db.query_opt(&db.prepare_cached(&select).await?, &[&pid, cid]).await?
         }
     };
     row.as_ref().map(payout).transpose()

@@ -4,12 +4,13 @@ use payoutd::config::{Config, Ledger as Settings};
 use payoutd::doctor::chain;
 use payoutd::ledger::{Ledger, OpenError};
 use payoutd::metrics::Metrics;
-use payoutd::pb::PayoutState;
+use payoutd::pb::{self, PayoutState};
 
 use crate::support::authority::{Authority, private};
+use crate::support::fleet::Fleet;
 use crate::support::server::Server;
 use crate::support::{
-    Database, Service, Upstream, config, order, payoutd, reason, settled, within,
+    Database, Service, Upstream, config, get, order, payoutd, reason, settled, within,
 };
 
 /// The settings of a ledger, read as the service reads them.
@@ -313,4 +314,25 @@ async fn a_role_that_may_not_make_tables_hears_who_must() {
     shell.batch_execute(&grant).await.expect("granted");
     let ledger = open(&poor).await.expect("opened");
     within(ledger.set_intake(vec![7], true, "why".to_owned())).await.expect("written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL"]
+async fn a_column_that_a_later_schema_adds_does_not_disturb_the_replicas_that_run() {
+    let fleet = Fleet::start(1).await;
+    let mut client = fleet.clients[0].clone();
+    let (shell, _driver) = fleet.database.shell().await;
+    for round in 0..2 {
+        // In the second one each statement is prepared already.
+        for number in 0..20 {
+            let id = format!("{round}-{number}");
+            let created = fleet.create(0, order(&id)).await.expect("OK");
+            assert_eq!(fleet.create(0, order(&id)).await.expect("a repeat"), created);
+            assert_eq!(get(&client, &id).await.expect("known"), created);
+            let list = pb::ListPayoutsRequest::default();
+            within(client.list_payouts(list)).await.expect("listed");
+        }
+        let later = "ALTER TABLE payout ADD COLUMN IF NOT EXISTS later text NOT NULL DEFAULT ''";
+        shell.batch_execute(later).await.expect("added");
+    }
 }

@@ -16,14 +16,14 @@ use std::time::{Duration, Instant};
 use payoutd::sandbox::message::Push;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
-use tokio::time::{interval, sleep};
+use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::checker::{Evidence, posts};
 use crate::support::database::setting;
 use crate::support::proxy::Wire;
 use crate::support::{Database, Upstream, steady_ports, within};
-use callers::{Doors, Heard, id};
+use callers::{AGAIN, Doors, Heard, id, pace};
 use replica::Replica;
 
 const REPLICAS: usize = 3;
@@ -201,8 +201,9 @@ impl Storm {
             self.upstream.book.set_status(order.cid, 6, false);
         }
         let (shell, _driver) = self.database.shell().await;
-        let begin = Instant::now();
+        let (begin, mut beat) = (Instant::now(), pace(Duration::from_millis(500)));
         loop {
+            beat.tick().await;
             let select = "SELECT cid FROM payout WHERE state = 'SUCCEEDED'";
             let ended = shell.query(select, &[]).await.expect("read");
             let ended: BTreeSet<i64> = ended.iter().map(|row| row.get(0)).collect();
@@ -215,7 +216,6 @@ impl Storm {
             for order in open.iter().take(32) {
                 self.upstream.book.push_notice(order.cid, Push::default());
             }
-            sleep(Duration::from_millis(500)).await;
         }
     }
 }
@@ -237,10 +237,10 @@ async fn ask_for_all(doors: &Doors) -> Heard {
             let mut heard = Heard::default();
             for number in (lane..last).step_by(CALLERS as usize) {
                 let known = async {
-                    let mut replica = number as usize;
+                    let (mut replica, mut beat) = (number as usize, pace(AGAIN));
                     while !doors.ask(number, replica, &mut heard).await {
                         replica += 1;
-                        sleep(Duration::from_millis(20)).await;
+                        beat.tick().await;
                     }
                 };
                 let known = tokio::time::timeout(Duration::from_secs(60), known).await;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use payoutd::pb::{self, PayoutState};
-use tokio::time::sleep;
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic_types::StatusExt;
@@ -19,7 +19,7 @@ use crate::support::{Client, by, order};
 /// Between two payouts of one caller: what bounds the load.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Before a caller tries another replica.
-const AGAIN: Duration = Duration::from_millis(20);
+pub(super) const AGAIN: Duration = Duration::from_millis(20);
 /// So often in a row it asks for one payout, before it turns to others.
 const TRIES: usize = 40;
 
@@ -53,25 +53,26 @@ impl Heard {
 impl Doors {
     /// Has payouts made until `stop`: new ones, each together with another caller, and known ones again.
     pub(super) async fn call(self, mut seed: u64, stop: CancellationToken) -> Heard {
-        let mut heard = Heard::default();
+        let (mut heard, mut beat) = (Heard::default(), pace(PAUSE));
         while !stop.is_cancelled() {
+            beat.tick().await;
             let new = self.drawn.fetch_add(1, Ordering::Relaxed) / 2;
             let replica = draw(&mut seed, 3) as usize;
             self.insist(new, replica, &mut heard, &stop).await;
             let known = draw(&mut seed, new + 1);
             self.ask(known, replica + 1, &mut heard).await;
-            sleep(PAUSE).await;
         }
         heard
     }
 
     /// Comes back with the same id, each time at another replica, until something is known.
     async fn insist(&self, number: u64, first: usize, heard: &mut Heard, stop: &CancellationToken) {
+        let mut beat = pace(AGAIN);
         for replica in (first..).take(TRIES) {
+            beat.tick().await;
             if self.ask(number, replica, heard).await || stop.is_cancelled() {
                 return;
             }
-            sleep(AGAIN).await;
         }
     }
 
@@ -110,6 +111,13 @@ impl Doors {
         request.set_timeout(Duration::from_secs(4));
         request
     }
+}
+
+/// A beat that is never faster than one in each `period`, however late it has become.
+pub(super) fn pace(period: Duration) -> Interval {
+    let mut beat = interval(period);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    beat
 }
 
 pub(super) fn id(number: u64) -> String {
