@@ -21,6 +21,7 @@ mod witness;
 mod writer;
 
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -165,7 +166,7 @@ impl Ledger {
         let (asked, caller) = (Arc::clone(&order), Arc::clone(&terms));
         let (begun, reported) = match &self.0.store {
             Store::Embedded(embedded) => embedded.begin(order, terms, resend).await?,
-            Store::Shared(shared) => shared.begin(&order, &terms, resend).await?,
+            Store::Shared(shared) => aside(shared.begin(&order, &terms, resend)).await?,
         };
         let refusals = &self.0.metrics.rpc.policy_refusals;
         if let Begun::Denied(rule) = &begun {
@@ -194,7 +195,7 @@ impl Ledger {
         let change = Change::settle(&payout, outcome, poll_first);
         let settled = match &self.0.store {
             Store::Embedded(embedded) => embedded.settle(payout, change).await?,
-            Store::Shared(shared) => shared.apply(payout, &change).await?,
+            Store::Shared(shared) => aside(shared.apply(payout, &change)).await?,
         };
         settled.ok_or(Unavailable)
     }
@@ -206,7 +207,7 @@ impl Ledger {
     pub async fn unsend(&self, key: Key) -> Result<Option<Payout>, Unavailable> {
         match &self.0.store {
             Store::Embedded(embedded) => embedded.unsend(key).await,
-            Store::Shared(shared) => shared.unsend(&key).await,
+            Store::Shared(shared) => aside(shared.unsend(&key)).await,
         }
     }
 
@@ -353,7 +354,12 @@ impl Ledger {
     async fn apply(&self, before: Payout, change: Change) -> Result<Option<Payout>, Unavailable> {
         match &self.0.store {
             Store::Embedded(embedded) => embedded.apply(before, change).await,
-            Store::Shared(shared) => shared.apply(before, &change).await,
+            Store::Shared(shared) => aside(shared.apply(before, &change)).await,
         }
     }
+}
+
+/// Keeps the large future of a PostgreSQL verb out of the memory of every payout under way.
+fn aside<T>(verb: impl Future<Output = T>) -> Pin<Box<impl Future<Output = T>>> {
+    Box::pin(verb)
 }

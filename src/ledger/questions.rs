@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Due, Filter, Id, Lead, Ledger, Stock, Store, Unavailable, sqlite};
+use super::{Due, Filter, Id, Lead, Ledger, Stock, Store, Unavailable, aside, sqlite};
 use crate::order::Order;
 use crate::payout::Payout;
 use crate::policy::{Rule, Terms};
@@ -17,7 +17,7 @@ impl Ledger {
             Store::Embedded(embedded) => {
                 embedded.read(move |db| sqlite::read::find(db, pid, &id)).await
             }
-            Store::Shared(shared) => shared.find(pid, &id).await,
+            Store::Shared(shared) => aside(shared.find(pid, &id)).await,
         }
     }
 
