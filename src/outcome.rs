@@ -21,7 +21,7 @@ pub enum Doubt {
     ExistsUpstream,
     /// A code that nobody has promised the meaning of.
     UnlistedCode,
-    /// The process ended while the request may have been on the wire.
+    /// The process ended, or its send broke off by a fault of ours, while the request may have been on the wire.
     Crash,
     /// The replica that was sending it said nothing for longer than a send can take.
     LeaseExpired,

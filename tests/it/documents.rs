@@ -48,6 +48,15 @@ fn every_state_reason_code_and_refusal_is_in_the_table_of_outcomes() {
 }
 
 #[test]
+fn every_reason_of_ours_why_a_payout_stands_where_it_does_is_in_the_proto() {
+    let proto = file("proto/payout/v1/payout.proto");
+    let reasons = literals("src/outcome.rs", upper);
+    assert!(reasons.contains("SEND_EXPIRED"), "is the source read right? {reasons:?}");
+    let missing: Vec<_> = reasons.iter().filter(|reason| !proto.contains(*reason)).collect();
+    assert!(missing.is_empty(), "the proto does not name {missing:?}");
+}
+
+#[test]
 fn every_reason_and_refusal_is_in_the_published_proto() {
     let proto = file("proto/payout/v1/payout.proto");
     let words = literals("src/grpc/reason.rs", upper);

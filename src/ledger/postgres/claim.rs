@@ -24,7 +24,8 @@ pub(super) enum Kind {
 pub(super) struct Claims(Mutex<HashMap<(Kind, i64), i64>>);
 
 impl Claims {
-    /// Remembers a claim. The one before it is settled by now: whoever looks takes one after the other.
+    /// Remembers a claim. The one before it is settled by now, since whoever looks takes one after the other;
+    /// or, where Cregis was too slow for all of it, what is left of it waits until the claim is over.
     pub(super) fn keep(&self, kind: Kind, pid: i64, due: i64) {
         self.claims().insert((kind, pid), due);
     }

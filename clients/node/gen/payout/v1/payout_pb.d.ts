@@ -65,7 +65,7 @@ export declare type Payout = Message<"payout.v1.Payout"> & {
    * Why it stands there, in UPPER_SNAKE; new reasons may come. IN_DOUBT: TIMEOUT CONNECTION_LOST
    * HTTP_5XX HTTP_OTHER BAD_BODY ACCEPTED_NO_CID EXISTS_UPSTREAM UNLISTED_CODE CRASH
    * LEASE_EXPIRED SHUTDOWN LEDGER_WRITE_FAILED. NOT_SENT: CONNECT_FAILED,
-   * CLOCK_SKEW, LEDGER_UNAVAILABLE or Cregis's code. REJECTED: Cregis's code. Otherwise empty.
+   * CLOCK_SKEW, LEDGER_UNAVAILABLE, SEND_EXPIRED or Cregis's code. REJECTED: Cregis's code. Otherwise empty.
    *
    * @generated from field: string reason = 5;
    */
