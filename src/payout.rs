@@ -33,8 +33,10 @@ pub struct Payout {
     pub row: i64,
     /// What was asked for.
     pub order: Arc<Order>,
-    /// Whose call sent it last; empty where nobody was told from others.
+    /// Who created it; empty where callers have no names. It never changes.
     pub caller: String,
+    /// Whose call sent it last, where that was not `caller`: the payout counts against its limits.
+    pub sender: Option<String>,
     /// Cregis's id, once known.
     pub cid: Option<i64>,
     /// Where it stands.
@@ -75,6 +77,7 @@ impl Payout {
             row: 0,
             order,
             caller: caller.to_owned(),
+            sender: None,
             cid: None,
             state: State::Sending,
             reason: String::new(),
@@ -102,8 +105,13 @@ impl Payout {
         let mut next = self.moved(Event::Send, now)?;
         next.earlier_doubt = left_doubt.or(next.earlier_doubt);
         next.send_time = now;
-        caller.clone_into(&mut next.caller);
+        next.sender = (caller != self.caller).then(|| caller.to_owned());
         Ok(next)
+    }
+
+    /// The caller against whose limits it counts.
+    pub fn sender(&self) -> &str {
+        self.sender.as_deref().unwrap_or(&self.caller)
     }
 
     /// Tells whether it was not sent because Cregis refuses the gateway.
@@ -284,7 +292,9 @@ mod tests {
     fn a_refused_second_send_leaves_the_first_sends_doubt() {
         let doubted = after(&Outcome::InDoubt(Doubt::Timeout));
         let resent = doubted.resent("b", later()).expect("allowed");
-        assert_eq!((doubted.caller.as_str(), resent.caller.as_str()), ("a", "b"));
+        assert_eq!((resent.caller.as_str(), resent.sender()), ("a", "b"));
+        let own = doubted.resent("a", later()).expect("allowed");
+        assert_eq!((own.sender.as_deref(), own.sender()), (None, "a"));
         assert_eq!((resent.state, resent.revision, resent.send_time), (State::Sending, 3, later()));
         for outcome in [
             Outcome::Rejected(refusal()),

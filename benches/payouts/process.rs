@@ -41,7 +41,7 @@ impl Folder {
              WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
              INSERT INTO payout SELECT i, {PID}, lower(hex(randomblob(16))), '195@195',
                  'TXsmKpEuW7qWnXzJLGP9eDLvWPR2GRn1FS', '1.1', '', '', '', 1, 2, 1, 'SUCCEEDED', '', '',
-                 i, 6, '', 0, NULL, '', NULL, NULL, 1, 1, NULL, 0, '' FROM n;
+                 i, 6, '', 0, NULL, '', NULL, NULL, 1, 1, NULL, 0, '', NULL FROM n;
              INSERT INTO event SELECT id, 1, 1, 'RECORDED', NULL, 'SENDING', 1, '', '', NULL, NULL, '', 0,
                  NULL, '' FROM payout;
              INSERT INTO event SELECT id, 2, 1, 'REPLY', NULL, 'SUCCEEDED', 1, '', '', cid, 6, '', 0, NULL,

@@ -47,7 +47,7 @@ pub(super) const TABLES: [Table; 5] = [
 
 pub(super) const PAYOUTS: Table = Table { name: "payout", columns: &PAYOUT, key: 1 };
 
-const PAYOUT: [(&str, Kind); 28] = [
+const PAYOUT: [(&str, Kind); 29] = [
     ("id", Kind::Integer),
     ("pid", Kind::Integer),
     ("third_party_id", Kind::Text),
@@ -76,6 +76,7 @@ const PAYOUT: [(&str, Kind); 28] = [
     ("due", Kind::Integer),
     ("polls", Kind::Integer),
     ("caller", Kind::Text),
+    ("sender", Kind::Text),
 ];
 
 const EVENT: [(&str, Kind); 15] = [

@@ -1,4 +1,4 @@
--- Version 4 of the embedded ledger. Times are microseconds since 1970, amounts canonical decimal text.
+-- Version 5 of the embedded ledger. Times are microseconds since 1970, amounts canonical decimal text.
 
 -- One row per (pid, third_party_id), for ever: an id is never freed.
 CREATE TABLE payout (
@@ -31,8 +31,10 @@ CREATE TABLE payout (
     state_time     INTEGER NOT NULL,
     due            INTEGER,
     polls          INTEGER NOT NULL,
-    -- Whose call sent it last; empty where nobody was told from others.
+    -- Who created it; empty where callers have no names.
     caller         TEXT    NOT NULL DEFAULT '',
+    -- Whose call sent it last, where that was not `caller`.
+    sender         TEXT,
     UNIQUE (pid, third_party_id)
 ) STRICT;
 

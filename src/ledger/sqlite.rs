@@ -19,7 +19,7 @@ use super::migrate::Migrated;
 use super::witness::{Mark, Standing, Witness};
 
 /// The schema this build writes. A file with a newer one is left alone, as it is not known here.
-const SCHEMA: i64 = 4;
+const SCHEMA: i64 = 5;
 /// The oldest schema that is brought up to date; 1 was never released.
 const OLDEST: i64 = 2;
 /// Marks the file as a ledger of ours: "payo" in ASCII.
@@ -101,7 +101,10 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
             if version < 3 {
                 tx.execute_batch(include_str!("schema_2_to_3.sql"))?;
             }
-            tx.execute_batch(include_str!("schema_3_to_4.sql"))?;
+            if version < 4 {
+                tx.execute_batch(include_str!("schema_3_to_4.sql"))?;
+            }
+            tx.execute_batch(include_str!("schema_4_to_5.sql"))?;
         }
         tx.pragma_update(None, "application_id", APPLICATION)?;
         tx.pragma_update(None, "user_version", SCHEMA)?;

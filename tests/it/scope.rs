@@ -158,7 +158,9 @@ async fn a_list_leaves_others_payouts_out_and_its_pages_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_payout_belongs_to_whoever_had_it_sent_last() {
+async fn who_created_a_payout_keeps_seeing_it_whoever_sends_it_again() {
+    use pb::get_payout_request::Id as Got;
+    use pb::watch_payout_request::Id as Watched;
     let whole = three().await;
     create(&whole, "a", "x").await.expect("OK");
     // As a connection that could not be had leaves it.
@@ -167,12 +169,17 @@ async fn a_payout_belongs_to_whoever_had_it_sent_last() {
     whole.shell().execute(unsent);
     is_anothers(&create(&whole, "b", "x").await.expect_err("a's, sent or not"));
     assert_eq!(whole.upstream.book.posts().len(), 1, "b has had a's payout sent");
-    create(&whole, "all", "x").await.expect("sent again");
+    let sent = create(&whole, "all", "x").await.expect("sent again");
     assert_eq!(whole.upstream.book.posts().len(), 2);
-    let id = || pb::get_payout_request::Id::ThirdPartyId("x".to_owned());
-    get(&whole, "all", id()).await.expect("its own now");
-    let gone = get(&whole, "a", id()).await.expect_err("not a's any more");
-    assert_eq!(reason(&gone).1, "PAYOUT_NOT_FOUND");
+
+    assert_eq!(get(&whole, "a", Got::ThirdPartyId("x".to_owned())).await.expect("a's"), sent);
+    assert_eq!(create(&whole, "a", "x").await.expect("a's repeat"), sent);
+    assert_eq!(list(&whole, "a", &[]).await, ["x"]);
+    let watched = Some(Watched::ThirdPartyId("x".to_owned()));
+    let request = pb::WatchPayoutRequest { pid: 0, id: watched, after_revision: 0 };
+    within(whole.client.clone().watch_payout(by("a", request))).await.expect("a's");
+    assert!(list(&whole, "b", &[]).await.is_empty());
+    assert_eq!(whole.upstream.book.posts().len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

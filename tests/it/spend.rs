@@ -180,8 +180,9 @@ async fn a_second_send_moves_what_is_spent_and_never_counts_it_twice() {
     assert_eq!(books.spent(), [day("a", 0, "8")], "moved to the day of the last send");
     books.settled(today, Outcome::InDoubt(Doubt::Timeout)).await;
     let Begun::Send(theirs) = books.begin(&payout, &b, later).await else { panic!("denied") };
-    assert_eq!((theirs.caller.as_str(), books.spent()), ("b", vec![day("b", 0, "8")]));
-    assert_eq!(books.found("x").await.caller, "b");
+    assert_eq!((theirs.sender(), books.spent()), ("b", vec![day("b", 0, "8")]));
+    let found = books.found("x").await;
+    assert_eq!((found.caller.as_str(), found.sender()), ("a", "b"));
     let unsent = Outcome::NotSent(Unsent::ConnectFailed);
     // The first send's doubt stands, and with it what may have been spent.
     assert_eq!(books.settled(theirs, unsent).await.state, State::InDoubt);

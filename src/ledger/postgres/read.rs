@@ -226,6 +226,7 @@ pub(super) fn payout(row: &Row) -> Result<Payout, Error> {
         row: row.try_get("id")?,
         order: Arc::new(order),
         caller: row.try_get("caller")?,
+        sender: row.try_get("sender")?,
         cid: row.try_get("cid")?,
         state: state(row)?,
         reason: row.try_get("reason")?,

@@ -11,7 +11,7 @@ use crate::ledger::OpenError;
 use crate::ledger::migrate::Migrated;
 
 /// The schema this build works with. A database with a newer one is left alone, as it is not known here.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
 /// Whoever changes the schema holds this advisory lock: "payo" in ASCII.
 const LOCK: i64 = 0x7061_796f;
 
@@ -66,14 +66,16 @@ async fn migrate(client: &mut Client) -> Result<Migrated, OpenError> {
         newer if newer > SCHEMA => return Err(OpenError::Newer { found, known: SCHEMA }),
         _ => {}
     }
-    let made = tx
-        .batch_execute(concat!(
-            "CREATE TABLE payoutd_schema (version bigint PRIMARY KEY, time timestamptz NOT NULL DEFAULT now());
-             INSERT INTO payoutd_schema (version) VALUES (1);",
+    let steps = if found == 0 {
+        concat!(
+            "CREATE TABLE payoutd_schema (version bigint PRIMARY KEY, time timestamptz NOT NULL DEFAULT now());",
             include_str!("schema.sql")
-        ))
-        .await;
-    match made {
+        )
+    } else {
+        include_str!("schema_1_to_2.sql")
+    };
+    let mark = format!("{steps} INSERT INTO payoutd_schema (version) VALUES ({SCHEMA});");
+    match tx.batch_execute(&mark).await {
         Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
             return Err(OpenError::Older { found, wanted: SCHEMA });
         }

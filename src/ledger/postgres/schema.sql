@@ -1,4 +1,4 @@
--- Version 1 of the shared ledger: the embedded one's rows (ledger/schema.sql says what they mean), and what
+-- Version 2 of the shared ledger: the embedded one's rows (ledger/schema.sql says what they mean), and what
 -- several processes need between them. Times are microseconds since 1970.
 
 -- Which ledger this is; a copy is the same. Witnesses outside remember it.
@@ -42,6 +42,7 @@ CREATE TABLE payout (
     owner          text    NOT NULL,
     attempt        text    NOT NULL,
     lease_until    bigint  NOT NULL,
+    sender         text,
     CONSTRAINT payout_by_id UNIQUE (pid, third_party_id)
 );
 

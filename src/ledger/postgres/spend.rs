@@ -26,8 +26,8 @@ pub(super) struct Account {
 impl Account {
     /// Where `payout` counts: on the day of its last send, while its money may move.
     pub(super) fn of(payout: &Payout) -> Option<Self> {
-        let counts = payout.state.spends() && !payout.caller.is_empty();
-        counts.then(|| Self::on(&payout.caller, &payout.order, payout.send_time))
+        let counts = payout.state.spends() && !payout.sender().is_empty();
+        counts.then(|| Self::on(payout.sender(), &payout.order, payout.send_time))
     }
 
     pub(super) fn on(caller: &str, order: &Order, time: SystemTime) -> Self {

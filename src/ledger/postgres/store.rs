@@ -98,7 +98,7 @@ pub(super) async fn store(
                  UPDATE payout SET revision = $3, update_time = $4, state = $5, reason = $6,
                      refusal_msg = $7, cid = $8, cregis_status = $9, txid = $10, block_height = $11,
                      block_time = $12, attention = $13, earlier_doubt = $14, send_time = $15,
-                     state_time = $16, due = $17, polls = $18, caller = $19,
+                     state_time = $16, due = $17, polls = $18, sender = $19,
                      owner = coalesce($20, owner), attempt = coalesce($21, attempt),
                      lease_until = coalesce(
                          (extract(epoch FROM clock_timestamp()) * 1000000)::bigint + $22, lease_until)
@@ -142,7 +142,7 @@ pub(super) async fn store(
                 &micros(next.state_time),
                 &next.due.map(micros),
                 &next.polls,
-                &next.caller,
+                &next.sender,
                 &claim.map(|claim| claim.owner),
                 &claim.map(|claim| claim.attempt),
                 &claim.map(|claim| whole(claim.lease)),

@@ -179,7 +179,7 @@ fn store(db: &Connection, before: &Payout, next: &Payout, cause: &Cause) -> Resu
         "UPDATE payout SET revision = ?3, update_time = ?4, state = ?5, reason = ?6,
              refusal_msg = ?7, cid = ?8, cregis_status = ?9, txid = ?10, block_height = ?11,
              block_time = ?12, attention = ?13, earlier_doubt = ?14, send_time = ?15,
-             state_time = ?16, due = ?17, polls = ?18
+             state_time = ?16, due = ?17, polls = ?18, sender = ?19
          WHERE id = ?1 AND revision = ?2",
     )?;
     let progress = next.progress.as_deref();
@@ -202,15 +202,11 @@ fn store(db: &Connection, before: &Payout, next: &Payout, cause: &Cause) -> Resu
         micros(next.state_time),
         next.due.map(micros),
         next.polls,
+        next.sender,
     ])?;
     if updated == 1 {
         append_event(db, next, cause)?;
         account(db, Some(before), next)?;
-        if next.caller != before.caller {
-            // On its own: the index of callers is not touched by any other change.
-            let mut change = db.prepare_cached("UPDATE payout SET caller = ?2 WHERE id = ?1")?;
-            change.execute(params![next.row, next.caller])?;
-        }
     }
     Ok(updated == 1)
 }

@@ -163,6 +163,7 @@ fn payout(row: &Row<'_>) -> Result<Payout, Error> {
         row: row.get("id")?,
         order: Arc::new(order),
         caller: row.get("caller")?,
+        sender: row.get("sender")?,
         cid: row.get("cid")?,
         state: state(row)?,
         reason: row.get("reason")?,

@@ -25,8 +25,8 @@ struct Account<'a> {
 impl<'a> Account<'a> {
     /// Where `payout` counts: on the day of its last send, while its money may move.
     fn of(payout: &'a Payout) -> Option<Self> {
-        let counts = payout.state.spends() && !payout.caller.is_empty();
-        counts.then(|| Self::on(&payout.caller, &payout.order, payout.send_time))
+        let counts = payout.state.spends() && !payout.sender().is_empty();
+        counts.then(|| Self::on(payout.sender(), &payout.order, payout.send_time))
     }
 
     fn on(caller: &'a str, order: &'a Order, time: SystemTime) -> Self {

@@ -322,7 +322,7 @@ async fn a_hundred_thousand_payouts_are_copied_and_proven_in_minutes() {
     let fill = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
          INSERT INTO payout SELECT i, 7, 'invoice-2026-' || i, '195@195',
              'TXsmKpEuW7qWnXzJLGP9eDLvWPR2GRn1FS', '19.5', '', '', '', i, 3, i + 2, 'SUCCEEDED', '', '',
-             i, 6, hex(randomblob(32)), 1000 + i, i, '', NULL, NULL, i, i + 2, NULL, 1, 'shop' FROM n;
+             i, 6, hex(randomblob(32)), 1000 + i, i, '', NULL, NULL, i, i + 2, NULL, 1, 'shop', 'b' FROM n;
          INSERT INTO event SELECT id, r.revision, create_time, 'POLL', NULL, state, state_time, '', '', cid,
              6, txid, block_height, block_time, ''
          FROM payout, (SELECT 1 AS revision UNION ALL SELECT 2 UNION ALL SELECT 3) r ORDER BY 1, 2;

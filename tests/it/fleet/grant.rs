@@ -25,7 +25,7 @@ async fn a_granted_role_serves_a_whole_life_and_can_neither_delete_nor_change_a_
     let role = role(&database).await;
     let (code, words) = said(&run(&database.url(None), &["migrate", "--grant", &role]).await);
     assert_eq!(code, Some(0), "{words}");
-    assert!(words.contains("schema version 1, made"), "{words}");
+    assert!(words.contains("schema version 2, made"), "{words}");
     assert!(words.contains(&format!("TO \"{role}\";")), "{words}");
     assert!(!words.contains("GRANT ALL") && !words.contains("DELETE"), "{words}");
 
@@ -89,7 +89,7 @@ async fn what_a_role_had_before_is_taken_from_it_and_one_that_owns_the_tables_is
     shell.batch_execute(&all).await.expect("granted");
     let (code, words) = said(&run(&url, &["migrate", "--grant", &role]).await);
     assert_eq!(code, Some(0), "{words}");
-    assert!(words.contains("schema version 1, up to date"), "{words}");
+    assert!(words.contains("schema version 2, up to date"), "{words}");
     let select = "SELECT string_agg(DISTINCT table_name || ' ' || privilege_type, ',' ORDER BY
              table_name || ' ' || privilege_type)
          FROM information_schema.table_privileges WHERE grantee = $1";

@@ -11,6 +11,12 @@ use rusqlite::Connection;
 
 use super::{order, terms};
 
+/// From version 2 to 3, and so on.
+const STEPS: [&str; 2] = [
+    include_str!("../../../src/ledger/schema_2_to_3.sql"),
+    include_str!("../../../src/ledger/schema_3_to_4.sql"),
+];
+
 fn version_2(path: &Path) -> Connection {
     let db = Connection::open(path).expect("opened");
     db.execute_batch(include_str!("../ledger/schema_2.sql")).expect("the old schema");
@@ -48,15 +54,21 @@ fn shape(path: &Path) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_of_version_2_or_3_becomes_what_a_new_one_is_and_keeps_its_payouts() {
+async fn a_file_of_an_older_version_becomes_what_a_new_one_is_and_keeps_its_payouts() {
     let folder = tempfile::tempdir().expect("a folder");
     let (old, new) = (folder.path().join("old.db"), folder.path().join("new.db"));
-    let newer = folder.path().join("newer.db");
-    let db = version_2(&newer);
-    db.execute_batch(include_str!("../../../src/ledger/schema_2_to_3.sql")).expect("version 3");
-    db.pragma_update(None, "user_version", 3).expect("written");
-    drop(db);
-    drop(Ledger::open(&newer, &Metrics::new([])).expect("brought up to date"));
+    let mut newer = Vec::new();
+    for (steps, version) in [(1, 3), (2, 4)] {
+        let path = folder.path().join(format!("{version}.db"));
+        let db = version_2(&path);
+        for step in STEPS.iter().take(steps) {
+            db.execute_batch(step).expect("a step");
+        }
+        db.pragma_update(None, "user_version", version).expect("written");
+        drop(db);
+        drop(Ledger::open(&path, &Metrics::new([])).expect("brought up to date"));
+        newer.push(path);
+    }
     drop(version_2(&old));
     drop(Ledger::open(&new, &Metrics::new([])).expect("created"));
     let ledger = Ledger::open(&old, &Metrics::new([])).expect("brought up to date");
@@ -69,7 +81,9 @@ async fn a_file_of_version_2_or_3_becomes_what_a_new_one_is_and_keeps_its_payout
     assert!(matches!(begun.expect("begun"), Begun::Send(_)));
     drop(ledger);
     assert_eq!(shape(&old), shape(&new));
-    assert_eq!(shape(&newer), shape(&new));
+    for path in newer {
+        assert_eq!(shape(&path), shape(&new));
+    }
 
     // A second start finds nothing to do, and the books as they were.
     let ledger = Ledger::open(&old, &Metrics::new([])).expect("opened");
