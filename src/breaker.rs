@@ -53,7 +53,11 @@ impl Breaker {
             Outcome::Accepted(_)
             | Outcome::Rejected(_)
             | Outcome::NotSent(
-                Unsent::ConnectFailed | Unsent::LedgerUnavailable | Unsent::Expired,
+                Unsent::ConnectFailed
+                | Unsent::LedgerUnavailable
+                | Unsent::Expired
+                | Unsent::Paused
+                | Unsent::BreakerOpen,
             ) => false,
         };
         let mut sends = self.sends();

@@ -143,13 +143,16 @@ impl Engine {
     /// Has `order` paid at most once, within the caller's `terms`, and returns the payout as it stands
     /// at `until` at the latest.
     ///
-    /// Dropping the returned future changes nothing about the payout. `request_id` goes to the log.
+    /// `too_fine` says how the amount is too fine for its coin, if it is: such an order is never recorded, but one
+    /// that was is answered all the same, since coins change. Dropping the returned future changes nothing about the
+    /// payout. `request_id` goes to the log.
     ///
     /// # Errors
     /// See [`Refused`]; every variant but `Reused` and `Rejected` means that nothing was created.
     pub async fn create(
         self: &Arc<Self>,
         order: Order,
+        too_fine: Option<Violation>,
         terms: &Arc<Terms>,
         request_id: &str,
         until: Instant,
@@ -161,6 +164,11 @@ impl Engine {
             let track = match aloft {
                 Some(track) => track,
                 None => {
+                    if let Some(too_fine) = &too_fine
+                        && self.known(&order).await?.is_none()
+                    {
+                        return Err(Refused::Invalid(vec![too_fine.clone()]));
+                    }
                     let permit = match self.turn(&project) {
                         Ok(permit) => permit,
                         // Rare and large: kept out of the memory of every call that waits.
@@ -175,7 +183,7 @@ impl Engine {
                     self.take_off(&order, terms, request_id, permit)?
                 }
             };
-            match flight::wait(&track, &order, terms, until).await {
+            match flight::wait(&track, until).await {
                 Err(Refused::Denied(_)) if !track.is_for(&order, terms) => {}
                 landed => return answer(terms, &order, landed?),
             }
@@ -230,21 +238,6 @@ impl Engine {
         }
         let _turn = project.turn_to_check(until).await.map_err(|_| self.shed(Shed::Checks))?;
         project.validate(order, until).await
-    }
-
-    /// Lets an order pass that is too fine for its coin where its id is recorded, or just being so:
-    /// coins change, and what is recorded is answered all the same.
-    ///
-    /// # Errors
-    /// The violation, or the ledger fails.
-    pub async fn excuse(&self, order: &Order, too_fine: Violation) -> Result<(), Refused> {
-        if self.flights().contains_key(&order.key) {
-            return Ok(());
-        }
-        match self.known(order).await? {
-            Some(_) => Ok(()),
-            None => Err(Refused::Invalid(vec![too_fine])),
-        }
     }
 
     /// Starts the flight for `order`, or joins the one that has started meanwhile.
@@ -356,11 +349,13 @@ impl Engine {
         // Their tasks go on until the process ends; an answer that still comes is kept, too.
         let aloft: Vec<_> = self.flights().values().filter_map(|track| track.aloft()).collect();
         let mut last_words = JoinSet::new();
-        for payout in aloft {
+        for (payout, outcome) in aloft {
             let ledger = self.ledger.clone();
             last_words.spawn(async move {
                 let shutdown = Outcome::InDoubt(Doubt::Shutdown);
-                ledger.settle(payout, shutdown, Duration::ZERO).await.is_ok()
+                let outcome = outcome.unwrap_or(shutdown);
+                let settled = ledger.settle(payout, outcome, Duration::ZERO).await;
+                settled.is_ok_and(|payout| payout.reason == Doubt::Shutdown.as_str())
             });
         }
         let written = timeout(LAST_WORDS, last_words.join_all()).await.unwrap_or_default();

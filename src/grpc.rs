@@ -194,11 +194,7 @@ impl Payouts {
             let validated = self.engine.validate(&order, terms, until).await;
             return validated.map(|()| None).map_err(|refused| status::refused(&refused));
         }
-        if let Some(too_fine) = too_fine {
-            let excused = self.engine.excuse(&order, too_fine).await;
-            excused.map_err(|refused| status::refused(&refused))?;
-        }
-        let created = self.engine.create(order, terms, call.id(), until).await;
+        let created = self.engine.create(order, too_fine, terms, call.id(), until).await;
         created.map(|payout| Some(payout.into())).map_err(|refused| status::refused(&refused))
     }
 

@@ -39,7 +39,9 @@ use change::Change;
 use embedded::Embedded;
 use postgres::Postgres;
 pub use stock::{Open, Stock};
-pub use terms::{Begun, Cause, Due, Filter, Id, Lead, Notice, OpenError, Resend, Unavailable};
+pub use terms::{
+    Begun, Cause, Due, Filter, Id, Lead, Notice, OpenError, Resend, Unavailable, Unrecorded,
+};
 pub use watchers::Revisions;
 use watchers::Watchers;
 pub use witness::Mark;
@@ -156,13 +158,13 @@ impl Ledger {
     /// stands for.
     ///
     /// # Errors
-    /// Nothing may be sent. The record may exist all the same: see [`Ledger::unsend`].
+    /// Nothing may be sent. Where the record may exist all the same: see [`Ledger::unsend`].
     pub async fn begin(
         &self,
         order: Arc<Order>,
         terms: Arc<Terms>,
         resend: Resend,
-    ) -> Result<Begun, Unavailable> {
+    ) -> Result<Begun, Unrecorded> {
         let (asked, caller) = (Arc::clone(&order), Arc::clone(&terms));
         let (begun, reported) = match &self.0.store {
             Store::Embedded(embedded) => embedded.begin(order, terms, resend).await?,
@@ -200,14 +202,19 @@ impl Ledger {
         settled.ok_or(Unavailable)
     }
 
-    /// Takes back the record of a `begin` that failed, if there is one: nothing was sent for it.
+    /// Takes back the record of a `begin` that failed, if there is one: the send that began at `send_time`, and no
+    /// other of that id. Nothing was sent for it.
     ///
     /// # Errors
     /// Call again; until it succeeds the row may say SENDING.
-    pub async fn unsend(&self, key: Key) -> Result<Option<Payout>, Unavailable> {
+    pub async fn unsend(
+        &self,
+        key: Key,
+        send_time: SystemTime,
+    ) -> Result<Option<Payout>, Unavailable> {
         match &self.0.store {
-            Store::Embedded(embedded) => embedded.unsend(key).await,
-            Store::Shared(shared) => aside(shared.unsend(&key)).await,
+            Store::Embedded(embedded) => embedded.unsend(key, send_time).await,
+            Store::Shared(shared) => aside(shared.unsend(&key, send_time)).await,
         }
     }
 

@@ -94,6 +94,10 @@ pub enum Unsent {
     LedgerUnavailable,
     /// The process was held up between the record and the send for too long to send still.
     Expired,
+    /// An operator paused the project between the record and the send.
+    Paused,
+    /// The breaker opened between the record and the send.
+    BreakerOpen,
 }
 
 /// What one send came to.
@@ -122,6 +126,8 @@ impl Unsent {
             Self::ClockSkew(_) => "CLOCK_SKEW",
             Self::LedgerUnavailable => "LEDGER_UNAVAILABLE",
             Self::Expired => "SEND_EXPIRED",
+            Self::Paused => "PAUSED",
+            Self::BreakerOpen => "BREAKER_OPEN",
         }
     }
 
@@ -129,7 +135,11 @@ impl Unsent {
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
             Self::GatewayRefused(refusal) | Self::ClockSkew(refusal) => Some(refusal),
-            Self::ConnectFailed | Self::LedgerUnavailable | Self::Expired => None,
+            Self::ConnectFailed
+            | Self::LedgerUnavailable
+            | Self::Expired
+            | Self::Paused
+            | Self::BreakerOpen => None,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::attention::{AGE_MAX, Attention};
 use crate::order::Order;
-use crate::outcome::{Outcome, Unsent};
+use crate::outcome::{Doubt, Outcome, Unsent};
 use crate::state::{Contradiction, Event, State};
 
 /// What a signed query showed about a payout; every field of its echo agreed with the order.
@@ -116,7 +116,8 @@ impl Payout {
 
     /// Tells whether it was not sent because Cregis refuses the gateway.
     pub fn gateway_refused(&self) -> bool {
-        let ours = [&Unsent::ConnectFailed, &Unsent::LedgerUnavailable, &Unsent::Expired];
+        use Unsent as U;
+        let ours = [U::ConnectFailed, U::LedgerUnavailable, U::Expired, U::Paused, U::BreakerOpen];
         self.state == State::NotSent && ours.iter().all(|unsent| unsent.reason() != self.reason)
     }
 
@@ -128,13 +129,7 @@ impl Payout {
     pub fn settled(&self, outcome: &Outcome, poll_first: Duration, now: SystemTime) -> Self {
         let event = outcome.event();
         let Ok(mut next) = self.moved(event, now) else {
-            return match (self.cid, outcome) {
-                (Some(cid), Outcome::Accepted(other)) if cid != *other => {
-                    self.noted(Attention::CidMismatch, now)
-                }
-                (Some(_), Outcome::Rejected(_)) => self.noted(Attention::Contradiction, now),
-                _ => self.clone(),
-            };
+            return self.noted_all(&self.objections(outcome), now);
         };
         next.reason = outcome.reason().to_owned();
         next.refusal_msg = outcome.refusal().map_or_else(String::new, |r| r.msg.clone());
@@ -142,6 +137,9 @@ impl Payout {
             Outcome::Accepted(cid) => {
                 next.cid = Some(*cid);
                 next.due = Some(now + poll_first);
+                if self.state.is_closed() {
+                    next.note(Attention::ExistsAfterClose);
+                }
             }
             Outcome::CidTaken => next.note(Attention::DuplicateCid),
             Outcome::Rejected(_) | Outcome::NotSent(_) | Outcome::InDoubt(_) => {}
@@ -153,6 +151,25 @@ impl Payout {
         next
     }
 
+    /// What a reply says against the state, where that state does not take it any more.
+    fn objections(&self, outcome: &Outcome) -> Vec<Attention> {
+        let exists = self.state.is_closed().then_some(Attention::ExistsAfterClose);
+        match outcome {
+            Outcome::Accepted(cid) if self.cid.is_some_and(|bound| bound != *cid) => {
+                vec![Attention::CidMismatch]
+            }
+            Outcome::CidTaken => [Attention::DuplicateCid].into_iter().chain(exists).collect(),
+            Outcome::InDoubt(Doubt::AcceptedNoCid | Doubt::ExistsUpstream) => {
+                exists.into_iter().collect()
+            }
+            Outcome::Rejected(_) if self.cid.is_some() => vec![Attention::Contradiction],
+            Outcome::Accepted(_)
+            | Outcome::Rejected(_)
+            | Outcome::NotSent(_)
+            | Outcome::InDoubt(_) => Vec::new(),
+        }
+    }
+
     /// The payout after a signed query showed `progress`. Unchanged where that is no news.
     pub fn confirmed(&self, progress: &Progress, poll_first: Duration, now: SystemTime) -> Self {
         if self.cid.is_some_and(|cid| cid != progress.cid) {
@@ -161,7 +178,7 @@ impl Payout {
         if self.progress.as_deref() == Some(progress) {
             return self.clone();
         }
-        let closed = matches!(self.state, State::NotSent | State::Rejected | State::Voided);
+        let closed = self.state.is_closed();
         // First that it exists, then what has become of it: one revision, one news.
         let bound = if self.cid.is_none() || closed {
             self.state.after(Event::Exist, false)
@@ -200,8 +217,12 @@ impl Payout {
 
     /// The payout with `attention`; unchanged where it has that already.
     pub fn noted(&self, attention: Attention, now: SystemTime) -> Self {
+        self.noted_all(&[attention], now)
+    }
+
+    fn noted_all(&self, attention: &[Attention], now: SystemTime) -> Self {
         let mut next = self.clone();
-        next.note(attention);
+        attention.iter().for_each(|attention| next.note(*attention));
         if next.attention.len() > self.attention.len() {
             next.revision += 1;
             next.update_time = now;
@@ -263,7 +284,7 @@ fn event_of(status: i32) -> Event {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::{Doubt, Refusal};
+    use crate::outcome::Refusal;
     use crate::sample::order;
 
     const FIRST: Duration = Duration::from_secs(30);

@@ -88,7 +88,10 @@ impl State {
             // Only a caller's repeat sends again; whether policy allows it for a doubt is decided
             // before this event is raised.
             (S::NotSent | S::InDoubt, E::Send) => Ok(S::Sending),
-            (S::Sending | S::InDoubt, E::Accept) => Ok(S::Accepted),
+            // A reply may come after others have given its send up and closed the payout: it exists all the same.
+            (S::Sending | S::NotSent | S::InDoubt | S::Rejected | S::Voided, E::Accept) => {
+                Ok(S::Accepted)
+            }
             // A second send that was refused says nothing about the first.
             (S::Sending, E::Reject | E::Unsend) if earlier_doubt => Ok(S::InDoubt),
             (S::Sending, E::Reject) => Ok(S::Rejected),
@@ -107,21 +110,13 @@ impl State {
             (S::Sending, E::Send | E::Succeed | E::Fail | E::Deny | E::Void)
             | (
                 S::NotSent,
-                E::Accept
-                | E::Reject
-                | E::Unsend
-                | E::Doubt
-                | E::Succeed
-                | E::Fail
-                | E::Deny
-                | E::Void,
+                E::Reject | E::Unsend | E::Doubt | E::Succeed | E::Fail | E::Deny | E::Void,
             )
             | (S::InDoubt, E::Reject | E::Unsend | E::Doubt | E::Succeed | E::Fail | E::Deny)
             | (S::Accepted, E::Send | E::Accept | E::Reject | E::Unsend | E::Doubt | E::Void)
             | (
                 S::Rejected | S::Voided,
                 E::Send
-                | E::Accept
                 | E::Reject
                 | E::Unsend
                 | E::Doubt
@@ -145,6 +140,19 @@ impl State {
         match self {
             Self::Rejected | Self::Voided | Self::Succeeded | Self::Failed | Self::Denied => true,
             Self::Sending | Self::NotSent | Self::InDoubt | Self::Accepted => false,
+        }
+    }
+
+    /// Whether callers are told that nothing was created.
+    pub fn is_closed(self) -> bool {
+        match self {
+            Self::NotSent | Self::Rejected | Self::Voided => true,
+            Self::Sending
+            | Self::InDoubt
+            | Self::Accepted
+            | Self::Succeeded
+            | Self::Failed
+            | Self::Denied => false,
         }
     }
 
@@ -219,7 +227,7 @@ mod tests {
             State::Sending,
             ["-", "ACCEPTED", "REJECTED", "NOT_SENT", "IN_DOUBT", "ACCEPTED", "-", "-", "-", "-"],
         ),
-        (State::NotSent, ["SENDING", "-", "-", "-", "-", "ACCEPTED", "-", "-", "-", "-"]),
+        (State::NotSent, ["SENDING", "ACCEPTED", "-", "-", "-", "ACCEPTED", "-", "-", "-", "-"]),
         (
             State::InDoubt,
             ["SENDING", "ACCEPTED", "-", "-", "-", "ACCEPTED", "-", "-", "-", "VOIDED"],
@@ -228,8 +236,8 @@ mod tests {
             State::Accepted,
             ["-", "-", "-", "-", "-", "ACCEPTED", "SUCCEEDED", "FAILED", "DENIED", "-"],
         ),
-        (State::Rejected, ["-", "-", "-", "-", "-", "ACCEPTED", "-", "-", "-", "-"]),
-        (State::Voided, ["-", "-", "-", "-", "-", "ACCEPTED", "-", "-", "-", "-"]),
+        (State::Rejected, ["-", "ACCEPTED", "-", "-", "-", "ACCEPTED", "-", "-", "-", "-"]),
+        (State::Voided, ["-", "ACCEPTED", "-", "-", "-", "ACCEPTED", "-", "-", "-", "-"]),
         (State::Succeeded, ["-", "-", "-", "-", "-", "-", "SUCCEEDED", "-", "-", "-"]),
         (State::Failed, ["-", "-", "-", "-", "-", "-", "-", "FAILED", "-", "-"]),
         (State::Denied, ["-", "-", "-", "-", "-", "-", "-", "-", "DENIED", "-"]),

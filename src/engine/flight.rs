@@ -4,7 +4,7 @@
 //! on whether anybody still waits for the answer.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, timeout_at};
@@ -14,7 +14,7 @@ use super::{Engine, Project, Refused};
 use crate::ledger::{Begun, Id, Unavailable};
 use crate::metrics::label::{Answer, Errand};
 use crate::order::{Key, Order};
-use crate::outcome::{Doubt, Outcome};
+use crate::outcome::{Doubt, Outcome, Unsent};
 use crate::payout::Payout;
 use crate::policy::Terms;
 use crate::state::State;
@@ -30,6 +30,8 @@ pub(super) enum Stage {
     Recording,
     /// Recorded; the request may be on the wire.
     Aloft(Arc<Payout>),
+    /// Recorded as the send began; what that came to is known, and could not be written down yet.
+    Unwritten(Arc<Payout>, Outcome),
     /// Another process sends it.
     Elsewhere(Arc<Payout>),
     /// Over.
@@ -115,17 +117,22 @@ impl Flight {
                 self.track.set(Stage::Aloft(Arc::clone(&payout)));
                 // Durable before the first byte leaves: after a crash, SENDING means "maybe sent",
                 // and a maybe is never sent by recovery.
-                let outcome = self.send(fence).await;
+                let outcome = match self.stopped() {
+                    Some(unsent) => Outcome::NotSent(unsent),
+                    None => self.send(fence).await,
+                };
                 let settled = self.settle(&payout, &outcome).await;
                 self.engine.tell(&payout, &settled, &request_id);
                 self.land(Ok(settled));
             }
-            Err(unavailable) => {
+            Err(unrecorded) => {
                 // A failed commit may have reached the disk. Callers are told at once; the id is
-                // kept busy until the record, if there is one, says that nothing was sent. What it
-                // takes back is its own: no other flight of the id has begun.
-                self.land(Err(unavailable.into()));
-                while self.engine.ledger.unsend(self.track.order.key.clone()).await.is_err() {
+                // kept busy until the record, if there is one, says that nothing was sent.
+                self.land(Err(unrecorded.into()));
+                let key = &self.track.order.key;
+                while let Some(send_time) = unrecorded.send_time
+                    && self.engine.ledger.unsend(key.clone(), send_time).await.is_err()
+                {
                     tokio::time::sleep(WRITE_AGAIN).await;
                 }
             }
@@ -153,6 +160,15 @@ impl Flight {
         Ok(payout)
     }
 
+    /// What has stopped sends since this one was let in: recording it can take a while.
+    fn stopped(&self) -> Option<Unsent> {
+        if self.project.is_paused() {
+            Some(Unsent::Paused)
+        } else {
+            self.project.breaker.is_open().then_some(Unsent::BreakerOpen)
+        }
+    }
+
     /// Sends the order, once; counts what it came to.
     async fn send(&self, fence: Option<std::time::Instant>) -> Outcome {
         let span = span::upstream(self.project.cregis.host());
@@ -174,11 +190,11 @@ impl Flight {
     }
 
     /// Writes the outcome down, however long that takes. Until it is durable nobody is told it.
-    async fn settle(&self, payout: &Payout, outcome: &Outcome) -> Payout {
+    async fn settle(&self, payout: &Arc<Payout>, outcome: &Outcome) -> Payout {
         loop {
             let ledger = &self.engine.ledger;
             let poll_first = self.project.poll_first();
-            let settle = ledger.settle(payout.clone(), outcome.clone(), poll_first);
+            let settle = ledger.settle(Payout::clone(payout), outcome.clone(), poll_first);
             if let Ok(settled) = settle.instrument(span::ledger("settle")).await {
                 return settled;
             }
@@ -188,9 +204,7 @@ impl Flight {
                 ?outcome,
                 "the outcome of a send is not written down yet; trying again"
             );
-            let reason = Doubt::LedgerWriteFailed.as_str().to_owned();
-            let unwritten = Payout { state: State::InDoubt, reason, ..payout.clone() };
-            self.track.set(Stage::Aloft(Arc::new(unwritten)));
+            self.track.set(Stage::Unwritten(Arc::clone(payout), outcome.clone()));
             tokio::time::sleep(WRITE_AGAIN).await;
         }
     }
@@ -202,23 +216,28 @@ impl Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        // Only a panic drops a flight that is still in the air. Nobody knows then what it sent, and until
+        // Only a panic drops a flight that is still in the air. Nobody may know then what it sent, and until
         // that is written down another flight of the id could take it for a send of its own.
         let lost = self.track.aloft();
-        if let (Some(payout), Ok(runtime)) = (lost, tokio::runtime::Handle::try_current()) {
+        if let (Some(lost), Ok(runtime)) = (lost, tokio::runtime::Handle::try_current()) {
             let (engine, track) = (Arc::clone(&self.engine), Arc::clone(&self.track));
-            self.engine.tasks.spawn_on(write_crash(engine, track, payout), &runtime);
+            self.engine.tasks.spawn_on(write_crash(engine, track, lost), &runtime);
         } else {
             self.engine.strike(&self.track);
         }
     }
 }
 
-/// Records that the send of `payout` broke off, however long that takes, and lands its flight.
-async fn write_crash(engine: Arc<Engine>, track: Arc<Track>, payout: Payout) {
-    let crash = Outcome::InDoubt(Doubt::Crash);
+/// Records that the send of `payout` broke off, or what it had come to before, however long that takes, and lands
+/// its flight.
+async fn write_crash(
+    engine: Arc<Engine>,
+    track: Arc<Track>,
+    (payout, outcome): (Payout, Option<Outcome>),
+) {
+    let outcome = outcome.unwrap_or(Outcome::InDoubt(Doubt::Crash));
     let settled = loop {
-        match engine.ledger.settle(payout.clone(), crash.clone(), Duration::ZERO).await {
+        match engine.ledger.settle(payout.clone(), outcome.clone(), Duration::ZERO).await {
             Ok(settled) => break settled,
             Err(_) => tokio::time::sleep(WRITE_AGAIN).await,
         }
@@ -253,10 +272,13 @@ impl Track {
         }
     }
 
-    /// The recorded payout, while its send is under way.
-    pub(super) fn aloft(&self) -> Option<Payout> {
+    /// The recorded payout, while the end of its send is not written down, and that end, once it is known.
+    pub(super) fn aloft(&self) -> Option<(Payout, Option<Outcome>)> {
         match &*self.stage() {
-            Stage::Aloft(payout) => Some(Payout::clone(payout)),
+            Stage::Aloft(payout) => Some((Payout::clone(payout), None)),
+            Stage::Unwritten(payout, outcome) => {
+                Some((Payout::clone(payout), Some(outcome.clone())))
+            }
             Stage::Recording | Stage::Elsewhere(_) | Stage::Landed(_) => None,
         }
     }
@@ -279,57 +301,119 @@ impl Track {
 }
 
 /// Waits for a flight to land, until `until` at the latest, and returns the payout as it stands.
-pub(super) async fn wait(
-    track: &Track,
-    order: &Arc<Order>,
-    terms: &Terms,
-    until: Instant,
-) -> Result<Payout, Refused> {
+///
+/// # Errors
+/// What the flight came to; or nothing is known to be recorded by then.
+pub(super) async fn wait(track: &Track, until: Instant) -> Result<Payout, Refused> {
     // After a time-out, what was last known is the answer.
     let _ = timeout_at(until, track.landed()).await;
     let last = track.stage().clone();
     match last {
         Stage::Landed(landed) => landed.map(Arc::unwrap_or_clone),
         Stage::Aloft(payout) | Stage::Elsewhere(payout) => Ok(Arc::unwrap_or_clone(payout)),
-        // The record is being written and cannot be called back: it counts as sent.
-        Stage::Recording => {
-            let unseen = Payout::first(Arc::clone(order), &terms.caller, SystemTime::now());
-            Ok(Payout { revision: 0, ..unseen })
+        Stage::Unwritten(payout, _) => {
+            let reason = Doubt::LedgerWriteFailed.as_str().to_owned();
+            Ok(Payout { state: State::InDoubt, reason, ..Arc::unwrap_or_clone(payout) })
         }
+        Stage::Recording => Err(Refused::NotRecordedYet),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::Resend;
+    use crate::engine::LAST_WORDS;
+    use crate::ledger::{Ledger, Resend};
+    use crate::outcome::Refusal;
     use crate::sample::{self, LONG};
+
+    /// A flight of the sample's order that is on the engine's list and has not begun.
+    fn listed(engine: &Arc<Engine>) -> Flight {
+        let (order, terms) = (Arc::new(sample::order()), Terms::open());
+        let project = engine.project(1).expect("known");
+        let permit = Arc::clone(&project.sends).try_acquire_owned().expect("a turn");
+        let flight = Flight::new(engine, project, &order, &terms, permit);
+        engine.flights().insert(order.key.clone(), Arc::clone(flight.track()));
+        flight
+    }
+
+    /// The order of `flight`, recorded as sent.
+    async fn recorded(ledger: &Ledger, flight: &Flight) -> Arc<Payout> {
+        let (order, terms) = (Arc::clone(&flight.track.order), Arc::clone(&flight.track.terms));
+        let begun = ledger.begin(order, terms, Resend::Never).await;
+        let Ok(Begun::Send(sent)) = begun else { panic!("not recorded: {begun:?}") };
+        Arc::new(sent)
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn the_id_of_a_send_that_broke_off_is_busy_until_that_is_written_down() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("ledger");
         let (engine, ledger) = sample::engine(&path);
-        let (order, terms) = (Arc::new(sample::order()), Terms::open());
-        let project = engine.project(1).expect("known");
-        let permit = Arc::clone(&project.sends).try_acquire_owned().expect("a turn");
-        let flight = Flight::new(&engine, project, &order, &terms, permit);
-        engine.flights().insert(order.key.clone(), Arc::clone(flight.track()));
-        let begun = ledger.begin(Arc::clone(&order), Arc::clone(&terms), Resend::Never).await;
-        let Ok(Begun::Send(sent)) = begun else { panic!("not recorded: {begun:?}") };
-        flight.track().set(Stage::Aloft(Arc::new(sent.clone())));
+        let (flight, terms) = (listed(&engine), Terms::open());
+        let sent = recorded(&ledger, &flight).await;
+        flight.track().set(Stage::Aloft(Arc::clone(&sent)));
 
         let shell = rusqlite::Connection::open(&path).expect("opened");
         shell.execute_batch("BEGIN IMMEDIATE").expect("held");
         // As a panic drops it, after the send.
         drop(flight);
-        let repeat = async |until| engine.create(sample::order(), &terms, "", until).await;
+        let repeat = async |until| engine.create(sample::order(), None, &terms, "", until).await;
         // Another flight would have had to record it first.
-        assert_eq!(repeat(Instant::now()).await, Ok(sent));
+        assert_eq!(repeat(Instant::now()).await, Ok(Arc::unwrap_or_clone(sent)));
         shell.execute_batch("ROLLBACK").expect("let go");
         let known = repeat(Instant::now() + LONG).await.expect("known");
         assert_eq!((known.state, known.reason.as_str()), (State::InDoubt, "CRASH"));
         engine.drain(LONG).await;
         assert!(engine.flights().is_empty());
+    }
+    /// What becomes of a send that `stop` overtakes while it is being recorded: its reason.
+    async fn overtaken(stop: impl FnOnce(&Project)) -> (State, String) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (engine, ledger) = sample::engine(&folder.path().join("ledger"));
+        let project = Arc::clone(engine.project(1).expect("known"));
+        let flight = listed(&engine);
+        stop(&project);
+        // The look before the record has been passed.
+        flight.fly(String::new()).await;
+        let key = sample::order().key;
+        let found = ledger.find(key.pid, Id::ThirdParty(key.third_party_id)).await;
+        let payout = found.expect("read").expect("recorded");
+        (payout.state, payout.reason)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nothing_is_sent_that_a_pause_or_an_open_breaker_has_overtaken_during_its_record() {
+        let paused = overtaken(|project| project.pause(true)).await;
+        assert_eq!(paused, (State::NotSent, "PAUSED".to_owned()));
+        let refusal = Refusal { code: "E0001".to_owned(), msg: String::new() };
+        let refused = Outcome::NotSent(Unsent::GatewayRefused(refusal));
+        let open = |project: &Project| {
+            assert!(project.breaker.record(&refused, std::time::Instant::now()));
+        };
+        assert_eq!(overtaken(open).await, (State::NotSent, "BREAKER_OPEN".to_owned()));
+        // Nobody listens at the project's address.
+        assert_eq!(overtaken(|_| {}).await, (State::NotSent, "CONNECT_FAILED".to_owned()));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_drain_writes_the_outcome_that_is_known_and_counts_only_what_it_wrote_as_shutdown() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ledger");
+        let (engine, ledger) = sample::engine(&path);
+        let flight = listed(&engine);
+        let sent = recorded(&ledger, &flight).await;
+        // The flight's task, at its end.
+        engine.tasks.spawn(std::future::pending::<()>());
+        flight.track().set(Stage::Unwritten(Arc::clone(&sent), Outcome::Accepted(9)));
+        let shell = rusqlite::Connection::open(&path).expect("opened");
+        shell.execute_batch("BEGIN IMMEDIATE").expect("held");
+        assert_eq!(engine.drain(LAST_WORDS).await, 0, "nothing could be written");
+        shell.execute_batch("ROLLBACK").expect("let go");
+        assert_eq!(engine.drain(LAST_WORDS).await, 0, "its outcome is known");
+        let key = sample::order().key;
+        let found = ledger.find(key.pid, Id::ThirdParty(key.third_party_id)).await;
+        let payout = found.expect("read").expect("recorded");
+        assert_eq!((payout.state, payout.cid), (State::Accepted, Some(9)));
     }
 }

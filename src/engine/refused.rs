@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::ledger::Unavailable;
+use crate::ledger::{Unavailable, Unrecorded};
 use crate::order::Violation;
 use crate::outcome::Refusal;
 use crate::policy::Rule;
@@ -56,12 +56,21 @@ pub enum Refused {
     /// Sends to this project are stopped until Cregis works again, or it does not answer a question.
     #[error("Cregis is unavailable; nothing was recorded")]
     UpstreamUnavailable,
+    /// The call's time was over before the payout was durably recorded; it may still be.
+    #[error("not recorded in time; it may still be: repeat with the same third_party_id")]
+    NotRecordedYet,
     /// Too much is under way.
     #[error("too much is under way; nothing was recorded by this call")]
     Overloaded,
     /// Neither evidence nor age allows what an operator wants.
     #[error("not resolved: {0}")]
     ResolutionRefused(&'static str),
+}
+
+impl From<Unrecorded> for Refused {
+    fn from(_: Unrecorded) -> Self {
+        Self::LedgerUnavailable
+    }
 }
 
 impl From<Unavailable> for Refused {

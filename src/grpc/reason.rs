@@ -58,11 +58,12 @@ pub enum Reason {
     Overloaded,
     ResolutionRefused,
     DeadlineTooShort,
+    NotRecordedYet,
 }
 
 impl Reason {
     /// Every reason, in the order of the table.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::InvalidRequest,
         Self::UnknownProject,
         Self::PayoutNotFound,
@@ -80,6 +81,7 @@ impl Reason {
         Self::Overloaded,
         Self::ResolutionRefused,
         Self::DeadlineTooShort,
+        Self::NotRecordedYet,
     ];
 
     /// What programs go by: the word, the code, `retry`, and how long RetryInfo asks to wait.
@@ -107,6 +109,7 @@ impl Reason {
             R::Overloaded => ("OVERLOADED", C::ResourceExhausted, T::SameId, Some(SOON)),
             R::ResolutionRefused => ("RESOLUTION_REFUSED", C::FailedPrecondition, T::Fix, None),
             R::DeadlineTooShort => ("DEADLINE_TOO_SHORT", C::DeadlineExceeded, T::SameId, None),
+            R::NotRecordedYet => ("NOT_RECORDED_YET", C::DeadlineExceeded, T::SameId, None),
         }
     }
 
@@ -157,7 +160,8 @@ impl Reason {
             | Self::PermissionDenied
             | Self::Overloaded
             | Self::ResolutionRefused
-            | Self::DeadlineTooShort => &[],
+            | Self::DeadlineTooShort
+            | Self::NotRecordedYet => &[],
         }
     }
 
@@ -191,6 +195,9 @@ impl Reason {
             }
             Self::ResolutionRefused => "ResolvePayout that evidence or age does not allow",
             Self::DeadlineTooShort => "under 50 ms left before the deadline; nothing recorded",
+            Self::NotRecordedYet => {
+                "the deadline was over before the payout was durably recorded; it may still be"
+            }
         }
     }
 
@@ -217,7 +224,7 @@ impl Reason {
             }
             Self::PolicyDenied => "correct it, or ask for more; same id",
             Self::ResolutionRefused => "read the message; look at Cregis",
-            Self::DeadlineTooShort => "same id, longer deadline",
+            Self::DeadlineTooShort | Self::NotRecordedYet => "same id, longer deadline",
         }
     }
 }
@@ -233,7 +240,8 @@ mod tests {
             let codes = [reason.code(), reason.code_without_field()];
             let waits = codes.contains(&Code::Unavailable) || codes == [Code::ResourceExhausted; 2];
             assert_eq!(reason.wait().is_some(), waits, "{reason:?}");
-            let again = waits || reason == Reason::DeadlineTooShort;
+            let late = [Reason::DeadlineTooShort, Reason::NotRecordedYet].contains(&reason);
+            let again = waits || late;
             assert_eq!(reason.retry() == Retry::SameId, again, "{reason:?}");
             for code in codes {
                 let never = [Code::Ok, Code::Cancelled, Code::Unknown, Code::Internal];

@@ -62,6 +62,7 @@ pub(super) fn refused(refused: &Refused) -> Status {
         R::Draining => plain(Reason::Draining),
         R::LedgerUnavailable => plain(Reason::LedgerUnavailable),
         R::UpstreamUnavailable => plain(Reason::UpstreamUnavailable),
+        R::NotRecordedYet => plain(Reason::NotRecordedYet),
         R::Overloaded | R::OverQuota(_) => plain(Reason::Overloaded),
         R::ResolutionRefused(_) => plain(Reason::ResolutionRefused),
     };

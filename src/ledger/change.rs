@@ -77,19 +77,19 @@ impl Change {
         })
     }
 
-    /// The record of `sent` failed, so it was not sent.
-    pub(super) fn unsend(sent: &Payout) -> Self {
-        Self::ends_send(sent, Cause::Unsent, Outcome::NotSent(Unsent::LedgerUnavailable))
+    /// The record of the send that began at `send_time` failed, so it was not sent.
+    pub(super) fn unsend(send_time: SystemTime) -> Self {
+        Self::ends_send(send_time, Cause::Unsent, Outcome::NotSent(Unsent::LedgerUnavailable))
     }
 
     /// The process that was sending `sent` is gone.
     pub(super) fn recover(sent: &Payout) -> Self {
-        Self::ends_send(sent, Cause::Recovery, Outcome::InDoubt(Doubt::Crash))
+        Self::ends_send(sent.send_time, Cause::Recovery, Outcome::InDoubt(Doubt::Crash))
     }
 
     /// Whoever was sending `sent` has said nothing for too long.
     pub(super) fn lapse(sent: &Payout) -> Self {
-        Self::ends_send(sent, Cause::Recovery, Outcome::InDoubt(Doubt::LeaseExpired))
+        Self::ends_send(sent.send_time, Cause::Recovery, Outcome::InDoubt(Doubt::LeaseExpired))
     }
 
     fn plain(
@@ -100,8 +100,7 @@ impl Change {
     }
 
     /// Ends this send, and no later one of the same payout.
-    fn ends_send(sent: &Payout, cause: Cause, outcome: Outcome) -> Self {
-        let begun = sent.send_time;
+    fn ends_send(begun: SystemTime, cause: Cause, outcome: Outcome) -> Self {
         Self::plain(cause, move |before, now| {
             let sending = before.state == State::Sending && before.send_time == begun;
             sending.then(|| before.settled(&outcome, Duration::ZERO, now))
@@ -179,5 +178,43 @@ mod tests {
         assert_eq!((found.state, found.cid), (State::Accepted, Some(9)));
         let late = Change::settle(&first, Outcome::NotSent(Unsent::Expired), Duration::ZERO);
         assert_eq!(late.next(&lapsed, false, at(63)), Some(lapsed));
+    }
+
+    #[test]
+    fn a_late_sign_of_life_of_a_closed_payout_is_never_dropped() {
+        let first = sent();
+        let doubt = Change::lapse(&first).next(&first, false, at(61)).expect("a doubt");
+        let voided = doubt.voided(at(62)).expect("closed");
+        let unsent = Change::unsend(first.send_time).next(&first, false, at(2)).expect("closed");
+        let refusal = Refusal { code: "E0008".into(), msg: String::new() };
+        let rejected = Change::settle(&first, Outcome::Rejected(refusal), Duration::ZERO);
+        let rejected = rejected.next(&first, false, at(2)).expect("closed");
+        let after = |closed: &Payout, outcome, taken| {
+            let late = Change::settle(&first, outcome, Duration::ZERO);
+            let next = late.next(closed, taken, at(63)).expect("a payout");
+            assert_eq!(next.revision, closed.revision + 1);
+            (next.state, next.cid, next.attention.join(" "))
+        };
+        for closed in [&voided, &unsent, &rejected] {
+            let exists = "EXISTS_AFTER_CLOSE".to_owned();
+            let accepted = after(closed, Outcome::Accepted(9), false);
+            assert_eq!(accepted, (State::Accepted, Some(9), exists.clone()));
+            for doubt in [Doubt::AcceptedNoCid, Doubt::ExistsUpstream] {
+                let late = after(closed, Outcome::InDoubt(doubt), false);
+                assert_eq!(late, (closed.state, None, exists.clone()));
+            }
+            let both = "DUPLICATE_CID EXISTS_AFTER_CLOSE".to_owned();
+            assert_eq!(after(closed, Outcome::Accepted(9), true), (closed.state, None, both));
+        }
+        let doubled = after(&doubt, Outcome::Accepted(9), true);
+        assert_eq!(doubled, (State::InDoubt, None, "DUPLICATE_CID".to_owned()));
+    }
+
+    #[test]
+    fn a_record_that_failed_is_taken_back_and_no_other_of_the_same_payout() {
+        let first = sent();
+        let unsent = Change::unsend(at(1)).next(&first, false, at(2)).expect("taken back");
+        let second = unsent.resent("b", at(3)).expect("allowed");
+        assert!(Change::unsend(at(1)).next(&second, false, at(4)).is_none());
     }
 }

@@ -7,7 +7,7 @@
 //! between.
 
 use std::path::Path;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::SystemTime;
 
@@ -20,7 +20,7 @@ use super::reader::{self, Read};
 use super::watchers::Watchers;
 use super::witness::Witness;
 use super::writer::{Batch, Signals, Write, Writer, operation, tell};
-use super::{Begun, Notice, OpenError, Resend, Unavailable, sqlite};
+use super::{Begun, Notice, OpenError, Resend, Unavailable, Unrecorded, sqlite};
 use crate::metrics::Metrics;
 use crate::order::{Key, Order};
 use crate::payout::Payout;
@@ -80,16 +80,21 @@ impl Embedded {
         order: Arc<Order>,
         terms: Arc<Terms>,
         resend: Resend,
-    ) -> Result<(Begun, Option<Rule>), Unavailable> {
-        self.write(move |batch| {
+    ) -> Result<(Begun, Option<Rule>), Unrecorded> {
+        // What the transaction has written is there if its commit comes through, whatever is said of it.
+        let written = Arc::new(OnceLock::new());
+        let writing = Arc::clone(&written);
+        let begun = self.write(move |batch| {
             let begun = sqlite::change::begin(batch.db, &order, &terms, resend, batch.now)?;
             if let Begun::Send(payout) = &begun.0 {
+                // Nobody else calls it so: the database is locked from that moment to the commit.
+                let _ = writing.set(payout.send_time);
                 batch.takes_off();
                 batch.changed(payout);
             }
             Ok(begun)
-        })
-        .await
+        });
+        begun.await.map_err(|_| Unrecorded { send_time: written.get().copied() })
     }
 
     pub(super) async fn settle(
@@ -112,8 +117,12 @@ impl Embedded {
         self.change(move |batch| sqlite::change::apply(batch.db, before, &change, batch.now)).await
     }
 
-    pub(super) async fn unsend(&self, key: Key) -> Result<Option<Payout>, Unavailable> {
-        self.change(move |batch| sqlite::change::unsend(batch.db, &key, batch.now)).await
+    pub(super) async fn unsend(
+        &self,
+        key: Key,
+        send_time: SystemTime,
+    ) -> Result<Option<Payout>, Unavailable> {
+        self.change(move |batch| sqlite::change::unsend(batch.db, &key, send_time, batch.now)).await
     }
 
     pub(super) async fn recover(&self) -> Result<Vec<Payout>, Unavailable> {

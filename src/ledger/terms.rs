@@ -205,6 +205,20 @@ pub struct Lead {
 #[error("the ledger is unavailable")]
 pub struct Unavailable;
 
+/// The ledger could not record a send, or does not know whether it did. Nothing may be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the ledger is unavailable")]
+pub struct Unrecorded {
+    /// When the send that may be recorded all the same begins; None where certainly none is recorded.
+    pub send_time: Option<SystemTime>,
+}
+
+impl From<Unavailable> for Unrecorded {
+    fn from(_: Unavailable) -> Self {
+        Self { send_time: None }
+    }
+}
+
 impl OpenError {
     pub(super) fn from_postgres(
         error: impl Into<Box<dyn std::error::Error + Send + Sync>>,

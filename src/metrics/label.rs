@@ -300,7 +300,11 @@ impl From<&Outcome> for Answer {
                 Self::GatewayRefused
             }
             Outcome::NotSent(
-                Unsent::ConnectFailed | Unsent::LedgerUnavailable | Unsent::Expired,
+                Unsent::ConnectFailed
+                | Unsent::LedgerUnavailable
+                | Unsent::Expired
+                | Unsent::Paused
+                | Unsent::BreakerOpen,
             ) => Self::NotSent,
             Outcome::InDoubt(_) => Self::InDoubt,
         }

@@ -6,7 +6,7 @@ use payoutd::pb::{self, PayoutState};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tonic::Request;
+use tonic::{Code, Request};
 
 use crate::support::{Whole, any_port, connect, metadata, order, reason, within};
 
@@ -205,4 +205,39 @@ async fn a_silent_peer_holds_nobody_up() {
     service.stop().await;
     let mut rest = Vec::new();
     let _ = silent.read_to_end(&mut rest).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ok_never_shows_what_is_not_recorded_nor_the_order_of_another_call() {
+    let whole = Whole::start().await;
+    let hold = whole.hold();
+    let create = async |amount: &str| {
+        let order = pb::CreatePayoutRequest { amount: amount.to_owned(), ..order("held") };
+        let mut request = Request::new(order);
+        request.set_timeout(Duration::from_millis(300));
+        within(whole.client.clone().create_payout(request)).await
+    };
+    let (one, other) = tokio::join!(create("1.1"), create("999999"));
+    for answer in [one, other] {
+        let late = reason(&answer.expect_err("not recorded"));
+        let expected = (Code::DeadlineExceeded, "NOT_RECORDED_YET".into(), "same_id".into());
+        assert_eq!(late, expected);
+    }
+    drop(hold);
+    // The one whose record it was is paid, or can be repeated; never both.
+    let payout = within(async {
+        loop {
+            match whole.create(order("held")).await {
+                Ok(payout) => return Ok(payout),
+                Err(status) if status.code() == Code::Unavailable => {}
+                Err(status) => return Err(reason(&status).1),
+            }
+        }
+    })
+    .await;
+    match payout {
+        Ok(payout) => assert_eq!(payout.amount, "1.1"),
+        Err(reason) => assert_eq!(reason, "THIRD_PARTY_ID_REUSED"),
+    }
+    assert_eq!(whole.upstream.book.orders().len(), 1);
 }

@@ -188,10 +188,12 @@ async fn a_storm_of_doubts_ends_with_the_breaker() {
     let answers = within(calls.join_all()).await;
     let open = answers.iter().filter(|answer| *answer == "UPSTREAM_UNAVAILABLE").count();
     let shed = answers.iter().filter(|answer| *answer == "OVERLOADED").count();
-    let doubts = rows(&whole);
+    // The breaker has overtaken them while they were being recorded.
+    let unsent = answers.iter().filter(|answer| *answer == "NOT_SENT").count();
+    let doubts = rows(&whole) - unsent;
     println!("{doubts} doubts of 600 calls, {open} met an open breaker");
     assert!((10..=CAP + 20).contains(&doubts), "{doubts} doubts");
     assert!(open >= 400, "{open} met an open breaker");
     assert_eq!(whole.upstream.book.posts().len(), doubts, "each was sent once");
-    assert_eq!(open + doubts + shed, answers.len());
+    assert_eq!(open + doubts + unsent + shed, answers.len());
 }

@@ -215,8 +215,14 @@ async fn a_send_that_was_taken_back_or_orphaned_is_counted_right() {
     let books = Books::open().await;
     let terms = terms("a", "10");
     let sent = books.sent(&order("back", "2"), &terms).await;
-    books.ledger.unsend(sent.order.key.clone()).await.expect("taken back");
+    books.ledger.unsend(sent.order.key.clone(), sent.send_time).await.expect("taken back");
     assert_eq!(books.spent(), []);
+    // The record of a later send is another's to take back.
+    let later = books.sent(&order("back", "2"), &terms).await;
+    let none = books.ledger.unsend(later.order.key.clone(), sent.send_time).await;
+    assert_eq!(none.expect("asked"), None);
+    assert_eq!(books.found("back").await.state, State::Sending);
+    books.ledger.unsend(later.order.key.clone(), later.send_time).await.expect("taken back");
     books.sent(&order("orphan", "3"), &terms).await;
     books.shell.orphan("orphan");
     assert_eq!(books.ledger.recover().await.expect("recovered").len(), 1);

@@ -14,7 +14,7 @@ use super::spend::Account;
 use super::store::{Claim, insert, store};
 use super::{Error, Postgres, SEND_WITHIN};
 use crate::ledger::change::Change;
-use crate::ledger::{Begun, Cause, Id, Resend, Unavailable};
+use crate::ledger::{Begun, Cause, Id, Resend, Unavailable, Unrecorded};
 use crate::order::{Key, Order};
 use crate::payout::Payout;
 use crate::policy::{Rule, Terms};
@@ -37,21 +37,23 @@ impl Postgres {
         order: &Arc<Order>,
         terms: &Terms,
         resend: Resend,
-    ) -> Result<(Begun, Option<Rule>), Unavailable> {
-        let start = Instant::now();
+    ) -> Result<(Begun, Option<Rule>), Unrecorded> {
+        let (start, send_time) = (Instant::now(), self.clock.now());
+        let unrecorded = |_: Unavailable| Unrecorded { send_time: Some(send_time) };
         let mut attempt = [0u8; 16];
         getrandom::fill(&mut attempt).map_err(|error| self.failed(error.into()))?;
         let attempt = hex::encode(attempt);
         let claim = Claim { owner: &self.owner, attempt: &attempt, lease: self.lease };
-        let ((begun, seq), rule) = match self.attempt(order, terms, resend, &claim).await {
-            Err(error) if error.is_lost() => {
-                self.failed(error);
-                // Recorded or not: the row tells, once it can be read.
-                let found = self.attempted(&order.key, &attempt, start + SEND_WITHIN).await?;
-                (found, None)
-            }
-            begun => begun.map_err(|error| self.failed(error))?,
-        };
+        let ((begun, seq), rule) =
+            match self.attempt(order, terms, (resend, send_time), &claim).await {
+                Err(error) if error.is_lost() => {
+                    self.failed(error);
+                    // Recorded or not: the row tells, once it can be read.
+                    let found = self.attempted(&order.key, &attempt, start + SEND_WITHIN).await;
+                    (found.map_err(unrecorded)?, None)
+                }
+                begun => begun.map_err(|error| unrecorded(self.failed(error)))?,
+            };
         if let (Begun::Send(payout), Some(seq)) = (&begun, seq) {
             self.changed(payout, seq, start);
         }
@@ -63,10 +65,9 @@ impl Postgres {
         &self,
         order: &Arc<Order>,
         terms: &Terms,
-        resend: Resend,
+        (resend, now): (Resend, SystemTime),
         claim: &Claim<'_>,
     ) -> Result<(Recorded, Option<Rule>), Error> {
-        let now = self.clock.now();
         if !terms.are_limited() {
             let record = async |client: &mut Client| {
                 record(client, order, terms, (resend, now), claim).await
@@ -168,7 +169,11 @@ impl Postgres {
         }
     }
 
-    pub(in crate::ledger) async fn unsend(&self, key: &Key) -> Result<Option<Payout>, Unavailable> {
+    pub(in crate::ledger) async fn unsend(
+        &self,
+        key: &Key,
+        send_time: SystemTime,
+    ) -> Result<Option<Payout>, Unavailable> {
         let select = format!(
             "SELECT {} FROM payout WHERE pid = $1 AND third_party_id = $2 AND owner = $3",
             *COLUMNS
@@ -180,10 +185,7 @@ impl Postgres {
             row.as_ref().map(payout).transpose()
         });
         match found.await.map_err(|error| self.failed(error))? {
-            Some(own) => {
-                let change = Change::unsend(&own);
-                self.apply(own, &change).await
-            }
+            Some(own) => self.apply(own, &Change::unsend(send_time)).await,
             None => Ok(None),
         }
     }

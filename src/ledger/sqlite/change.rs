@@ -140,17 +140,15 @@ pub(in crate::ledger) fn postpone(
     Ok(())
 }
 
-/// Takes back a send that was recorded but never begun, if its record exists at all.
+/// Takes back the send that began at `send_time`, if its record exists at all; no other of the payout.
 pub(in crate::ledger) fn unsend(
     db: &Connection,
     key: &Key,
+    send_time: SystemTime,
     now: SystemTime,
 ) -> Result<Option<Payout>, Error> {
     match find(db, key.pid, &Id::ThirdParty(key.third_party_id.clone()))? {
-        Some(payout) => {
-            let change = Change::unsend(&payout);
-            apply(db, payout, &change, now)
-        }
+        Some(payout) => apply(db, payout, &Change::unsend(send_time), now),
         None => Ok(None),
     }
 }
