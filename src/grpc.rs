@@ -3,6 +3,7 @@
 //! Handlers are futures that tonic drops when a caller goes away; none of them owns anything that
 //! decides about money. They check, ask the engine, and wait.
 
+mod body;
 mod call;
 mod convert;
 mod deadline;
@@ -13,6 +14,7 @@ mod list;
 pub mod method;
 mod observe;
 mod operator;
+mod protocol;
 pub mod reason;
 pub mod status;
 
@@ -23,6 +25,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt};
+use tonic::codec::CompressionEncoding::Gzip;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tonic::{Request, Response, Status};
@@ -45,9 +48,12 @@ use call::Call;
 use gate::Gate;
 use identify::Identify;
 use observe::Observe;
+use protocol::Protocol;
 
-/// Requests are small; a larger one is refused before it is read.
+/// Requests are small; a larger one is refused before it is read, or while it is unpacked.
 const MESSAGE_MAX: usize = 64 * 1024;
+/// A health check holds the name of a service.
+const HEALTH_MESSAGE_MAX: usize = 1024;
 /// Pages that are read at once: each may hold a thousand payouts.
 const LISTS_MAX: usize = 16;
 /// Streams that one connection may have open. More than the usual 100: a mesh's proxy brings all its
@@ -56,9 +62,6 @@ const LISTS_MAX: usize = 16;
 const STREAMS_MAX: u32 = 1024;
 /// Header bytes of one request.
 const HEADERS_MAX: u32 = 16 * 1024;
-
-/// The server with what lies around its services.
-pub type Served = Router<Stack<Observe, Identity>>;
 
 /// What a watcher hears.
 type WatchStream = Pin<Box<dyn Stream<Item = Result<pb::WatchPayoutResponse, Status>> + Send>>;
@@ -76,7 +79,7 @@ pub struct Payouts {
 }
 
 /// The server behind its layers, the outermost last.
-pub type Serving = Router<Stack<Gate, Stack<Identify, Stack<Observe, Identity>>>>;
+pub type Serving = Router<Stack<Gate, Stack<Identify, Stack<Protocol, Stack<Observe, Identity>>>>>;
 
 /// The server with all its services, ready to be given connections; open to `callers`.
 ///
@@ -90,10 +93,14 @@ pub fn server(
 ) -> Result<Serving, tonic_reflection::server::Error> {
     let metrics = Arc::clone(engine.metrics());
     let operator = operator::Operator::new(Arc::clone(&engine));
-    let operator = OperatorServiceServer::new(operator).max_decoding_message_size(MESSAGE_MAX);
+    let operator = OperatorServiceServer::new(operator)
+        .accept_compressed(Gzip)
+        .max_decoding_message_size(MESSAGE_MAX);
     let (calls, reads) = (Semaphore::new(settings.max_calls), Semaphore::new(settings.max_reads));
     let payouts = Payouts { engine, calls, reads, lists: Semaphore::new(LISTS_MAX) };
-    let payouts = PayoutServiceServer::new(payouts).max_decoding_message_size(MESSAGE_MAX);
+    let payouts = PayoutServiceServer::new(payouts)
+        .accept_compressed(Gzip)
+        .max_decoding_message_size(MESSAGE_MAX);
 
     // tonic hands unset limits down as "none", which lifts hyper's own: say every one of them.
     let router = Server::builder()
@@ -104,11 +111,14 @@ pub fn server(
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .layer(Observe(Arc::clone(&metrics)))
+        .layer(Protocol::new(settings))
         .layer(Identify::new(settings))
         .layer(Gate::new(callers, metrics))
         .add_service(payouts)
         .add_service(operator)
-        .add_service(health.service());
+        .add_service(
+            health.service().accept_compressed(Gzip).max_decoding_message_size(HEALTH_MESSAGE_MAX),
+        );
     if !settings.reflection {
         return Ok(router);
     }
@@ -120,7 +130,10 @@ pub fn server(
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     // Older grpcurl and many GUI clients still speak v1alpha only.
-    Ok(router.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?))
+    let (v1, v1alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
+    Ok(router
+        .add_service(v1.accept_compressed(Gzip).max_decoding_message_size(MESSAGE_MAX))
+        .add_service(v1alpha.accept_compressed(Gzip).max_decoding_message_size(MESSAGE_MAX)))
 }
 
 // === impl PayoutService ===

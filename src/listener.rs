@@ -5,7 +5,7 @@
 //! within its time, and where too many are, the oldest gives way. Nothing here ends the loop, either.
 
 mod connection;
-mod place;
+pub(crate) mod place;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;

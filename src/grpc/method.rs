@@ -1,5 +1,8 @@
 //! The methods that are served: a closed list, for rights and for labels.
 
+/// The only stream that is open to strangers.
+pub(super) const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
+
 /// A method, as its path names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Method {
@@ -53,6 +56,21 @@ impl Method {
                 Self::Reflection
             }
             _ => Self::Unknown,
+        }
+    }
+
+    /// Whether the path, which is this method's, names something that is served.
+    pub(super) fn is_served(self, path: &str) -> bool {
+        match self {
+            Self::Unknown => false,
+            Self::Health => path == HEALTH_WATCH || path == "/grpc.health.v1.Health/Check",
+            Self::Reflection => path.ends_with(".ServerReflection/ServerReflectionInfo"),
+            Self::CreatePayout
+            | Self::GetPayout
+            | Self::ListPayouts
+            | Self::WatchPayout
+            | Self::ResolvePayout
+            | Self::SetIntake => true,
         }
     }
 

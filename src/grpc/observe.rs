@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tonic::Code;
-use tonic::codegen::http::{HeaderMap, Request, Response};
+use tonic::codegen::http::{HeaderMap, Request, Response, StatusCode};
 use tonic::codegen::{BoxFuture, Service};
 use tower::Layer;
 use tracing::{Instrument, Span};
@@ -76,6 +76,7 @@ where
         Box::pin(async move {
             let response = answering.await?;
             // An answer without a body has its code among the headers.
+            seen.refused(response.status());
             seen.look(response.headers());
             Ok(response.map(|body| Watched { body, seen }))
         })
@@ -87,6 +88,13 @@ impl Seen {
         metrics.rpc.in_flight.at(method).inc();
         let metrics = Arc::clone(metrics);
         Self { metrics, method, start: Instant::now(), code: None, span }
+    }
+
+    /// What is no gRPC call has no code of its own.
+    fn refused(&mut self, status: StatusCode) {
+        if status.is_client_error() {
+            self.code = Some(Code::InvalidArgument);
+        }
     }
 
     fn look(&mut self, headers: &HeaderMap) {

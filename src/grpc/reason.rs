@@ -42,6 +42,7 @@ impl Retry {
 #[expect(missing_docs, reason = "`situation` says it")]
 pub enum Reason {
     InvalidRequest,
+    UnknownMethod,
     UnknownProject,
     PayoutNotFound,
     ThirdPartyIdReused,
@@ -63,8 +64,9 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the table.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::InvalidRequest,
+        Self::UnknownMethod,
         Self::UnknownProject,
         Self::PayoutNotFound,
         Self::ThirdPartyIdReused,
@@ -89,6 +91,7 @@ impl Reason {
         use {Code as C, Reason as R, Retry as T};
         match self {
             R::InvalidRequest => ("INVALID_REQUEST", C::InvalidArgument, T::Fix, None),
+            R::UnknownMethod => ("UNKNOWN_METHOD", C::Unimplemented, T::Fix, None),
             R::UnknownProject => ("UNKNOWN_PROJECT", C::NotFound, T::Fix, None),
             R::PayoutNotFound => ("PAYOUT_NOT_FOUND", C::NotFound, T::Fix, None),
             R::ThirdPartyIdReused => ("THIRD_PARTY_ID_REUSED", C::AlreadyExists, T::Never, None),
@@ -148,6 +151,7 @@ impl Reason {
             Self::RejectedByCregis => &[("cregis_code", "its code"), ("cregis_msg", "its words")],
             Self::PolicyDenied => &[("rule", "which limit")],
             Self::InvalidRequest
+            | Self::UnknownMethod
             | Self::UnknownProject
             | Self::PayoutNotFound
             | Self::NotSent
@@ -169,8 +173,9 @@ impl Reason {
     pub fn situation(self) -> &'static str {
         match self {
             Self::InvalidRequest => {
-                "bad request; `BadRequest` lists every bad field; nothing recorded"
+                "bad request; `BadRequest` lists every bad field, none where the message could not be read; nothing recorded"
             }
+            Self::UnknownMethod => "no such service or method here",
             Self::UnknownProject => "no such project here",
             Self::PayoutNotFound => "no such payout here",
             Self::ThirdPartyIdReused => {
@@ -205,6 +210,7 @@ impl Reason {
     pub fn advice(self) -> &'static str {
         match self {
             Self::InvalidRequest => "correct it; the id is still free",
+            Self::UnknownMethod => "correct the path, or use a payoutd that has it",
             Self::UnknownProject => "correct `pid`",
             Self::PayoutNotFound => "it was never recorded: create it",
             Self::ThirdPartyIdReused => "a bug of yours: two payouts share an id",

@@ -6,7 +6,8 @@
 
 use std::collections::HashMap;
 
-use tonic::Status;
+use tonic::codegen::http::HeaderMap;
+use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::reason::Reason;
@@ -35,6 +36,45 @@ pub(super) fn deadline_too_short() -> Status {
     let reason = Reason::DeadlineTooShort;
     let message = "under 50 ms were left before the deadline; nothing was recorded";
     Status::with_error_details(reason.code(), message, details(reason, []))
+}
+
+/// The status for a request whose body did not come in time.
+pub(super) fn unfinished() -> Status {
+    let reason = Reason::InvalidRequest;
+    let message = "the request was not whole within 10 s; nothing was recorded";
+    Status::with_error_details(reason.code(), message, details(reason, []))
+}
+
+/// The status for what tonic has refused before any service of ours was asked, in place of its own, which has no
+/// details and blames the server for what the client sent; none for every other answer. `served` tells whether
+/// there is such a method.
+pub(super) fn explained(headers: &HeaderMap, served: bool) -> Option<Status> {
+    let status = Status::from_header_map(headers).filter(|status| status.details().is_empty())?;
+    let (reason, code) = match status.code() {
+        Code::Unimplemented if !served => (Reason::UnknownMethod, Code::Unimplemented),
+        // Too long, not to be decoded, not one message, or in a compression that is not taken.
+        Code::Unimplemented | Code::Internal | Code::OutOfRange | Code::ResourceExhausted => {
+            (Reason::InvalidRequest, Reason::InvalidRequest.code())
+        }
+        // What a health check hears about an unknown service.
+        Code::NotFound => (Reason::InvalidRequest, Code::NotFound),
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::InvalidArgument
+        | Code::DeadlineExceeded
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::Unavailable
+        | Code::DataLoss
+        | Code::Unauthenticated => return None,
+    };
+    let mut explained = Status::with_error_details(code, status.message(), details(reason, []));
+    // Tells the client which compressions are taken.
+    *explained.metadata_mut() = status.metadata().clone();
+    Some(explained)
 }
 
 /// The status for everything that the engine refuses.

@@ -13,7 +13,7 @@ const SHARE: usize = 4;
 
 /// The places of a listener.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(crate) struct Places {
     most: usize,
     proxies: Vec<IpNet>,
     taken: Mutex<Taken>,
@@ -29,19 +29,19 @@ struct Taken {
 
 /// A place that is taken until this is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     places: Arc<Places>,
     whose: IpAddr,
 }
 
 impl Places {
-    pub(super) fn new(most: usize, proxies: Vec<IpNet>, open: Known) -> Arc<Self> {
+    pub(crate) fn new(most: usize, proxies: Vec<IpNet>, open: Known) -> Arc<Self> {
         open.set(0);
         Arc::new(Self { most, proxies, taken: Mutex::default(), open })
     }
 
     /// A place for a connection from `address`, if there is one left for it.
-    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    pub(crate) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let share = match self.proxies.iter().any(|proxy| proxy.contains(&address)) {
             true => self.most,
             false => self.most.div_ceil(SHARE),
@@ -80,7 +80,7 @@ impl Drop for Place {
 }
 
 /// One IPv6 host has a whole /64 to itself.
-fn neighbourhood(address: IpAddr) -> IpAddr {
+pub(crate) fn neighbourhood(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
