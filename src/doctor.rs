@@ -39,7 +39,9 @@ async fn ledger(config: &Config) -> Finding {
     let name = config.ledger.name();
     let (good, words) = match Ledger::of(&config.ledger, &Metrics::new([])).await {
         Ok(ledger) if ledger.is_shared() => {
-            (true, format!("{name}: opened; the primary, fsync and synchronous_commit on"))
+            let warning = config.ledger.warning().map(|warning| format!("; {warning}"));
+            let warning = warning.unwrap_or_default();
+            (true, format!("{name}: opened; the primary, fsync and synchronous_commit on{warning}"))
         }
         Ok(_) => (true, format!("{name}: opened and written; WAL, synchronous=FULL")),
         Err(OpenError::Locked) => {

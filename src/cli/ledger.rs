@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::{Failure, Settings, load};
 use crate::config::{Ledger, Mistakes, Shared};
-use crate::ledger::copy::{self, Equal};
+use crate::ledger::copy::{self, Equal, Target};
 use crate::ledger::migrate::{self, Migrated};
 
 #[derive(Debug, Subcommand)]
@@ -83,7 +83,9 @@ async fn copy(args: OtherArgs) -> Result<(), Failure> {
     let (Ledger::Embedded { path, .. }, Ledger::Shared(database)) = (&one, &other) else {
         return Err(usage("--to", "must be a PostgreSQL database, and ledger.url a file"));
     };
-    print(&copy::copy(path, database, &args.to).await?);
+    let command = command(&args, path);
+    let target = Target { settings: database, url: &args.to, command: &command };
+    print(&copy::copy(path, &target).await?);
     println!("{} is retired: let ledger.url name {}", one.name(), other.name());
     Ok(())
 }
@@ -108,6 +110,33 @@ fn both(args: &OtherArgs) -> Result<(Ledger, Ledger), Failure> {
     let one = load(settings)?.ledger;
     let (password, ca) = (args.password_file.as_deref(), args.tls_ca_file.as_deref());
     Ok((one, Ledger::other(&args.to, password, ca).map_err(Failure::Settings)?))
+}
+
+/// What copies the ledger's file in `path` once more, wherever it is typed. It shows no secret: these are in files.
+fn command(args: &OtherArgs, path: &Path) -> String {
+    let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let file = format!("sqlite:{}", whole(path).display());
+    let mut command = format!("PAYOUTD_LEDGER__URL={} payoutd ledger copy", quoted(&file));
+    for (flag, file) in [
+        ("--config", &args.settings.config),
+        ("--password-file", &args.password_file),
+        ("--tls-ca-file", &args.tls_ca_file),
+    ] {
+        if let Some(file) = file {
+            command.push_str(&format!(" {flag} {}", quoted(&whole(file).display().to_string())));
+        }
+    }
+    format!("{command} --to {}", quoted(&args.to))
+}
+
+/// As a shell takes `word` for one.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
+    if word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 fn print(equal: &[Equal]) {

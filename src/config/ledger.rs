@@ -51,6 +51,18 @@ pub struct Shared {
 }
 
 impl Ledger {
+    /// What a start over it must say, since nobody else would; None where all is well.
+    pub fn warning(&self) -> Option<&'static str> {
+        match self {
+            // Its witness is beside it.
+            Self::Embedded { .. } => None,
+            Self::Shared(shared) => shared.witness.is_none().then_some(
+                "ledger.witness is not set: once no replica runs, nobody remembers what was acknowledged, and \
+                 on a database that has lost it the lost ids are paid again",
+            ),
+        }
+    }
+
     /// The embedded ledger's file.
     pub fn path(&self) -> Option<&Path> {
         match self {

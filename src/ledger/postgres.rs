@@ -49,6 +49,9 @@ const ANSWER: Duration = Duration::from_secs(6);
 const WRITE: &str = "WITH free AS (UPDATE payout SET due = due WHERE false)
      SELECT pg_logical_emit_message(true, 'payoutd', 'can write')";
 
+/// What was acknowledged, and, where that is a change, the payout's row and revision.
+type News = (Mark, Option<(i64, i64)>);
+
 /// A database, and what this process knows of it.
 #[derive(Debug)]
 pub(super) struct Postgres {
@@ -66,10 +69,10 @@ pub(super) struct Postgres {
     watchers: Arc<Watchers>,
     metrics: Arc<Metrics>,
     witness: Arc<Witness>,
-    /// Changes that the other replicas have not been told.
-    news: mpsc::UnboundedSender<(i64, i64)>,
-    /// Their other end; whoever attends holds it.
-    outbox: Mutex<mpsc::UnboundedReceiver<(i64, i64)>>,
+    /// What the other replicas have not been told.
+    news: mpsc::UnboundedSender<News>,
+    /// Its other end; whoever attends holds it.
+    outbox: Mutex<mpsc::UnboundedReceiver<News>>,
 }
 
 /// Makes the tables, or brings them up to date, however long that takes.
@@ -89,6 +92,9 @@ enum Error {
     Silent,
     #[error("commits would not be durable: {0}")]
     NotSafe(String),
+    /// A new connection over which nothing is to be written.
+    #[error("{0}")]
+    Refused(String),
     /// Text that our own checks would not have let in: a damaged database.
     #[error("{0}: not a legal value")]
     Damaged(&'static str),
@@ -102,7 +108,7 @@ enum Error {
 impl From<PoolError> for Error {
     fn from(error: PoolError) -> Self {
         if let PoolError::PostCreateHook(HookError::Message(why)) = error {
-            return Self::NotSafe(why.into_owned());
+            return Self::Refused(why.into_owned());
         }
         Self::Pool(error)
     }
@@ -117,6 +123,7 @@ impl Error {
             // Nothing was asked.
             Self::Pool(_)
             | Self::NotSafe(_)
+            | Self::Refused(_)
             | Self::Contradicted(_)
             | Self::Damaged(_)
             | Self::Random(_) => false,
@@ -132,6 +139,7 @@ impl Error {
             | Self::Database(_)
             | Self::Silent
             | Self::NotSafe(_)
+            | Self::Refused(_)
             | Self::Contradicted(_)
             | Self::Random(_) => true,
         }
@@ -283,7 +291,8 @@ impl Postgres {
     /// and elsewhere.
     fn changed(&self, payout: &Payout, seq: i64, start: Instant) {
         // First: from here on somebody may hear of it.
-        self.witness.saw(Mark { number: seq, time: clock::micros(payout.update_time) });
+        let mark = Mark { number: seq, time: clock::micros(payout.update_time) };
+        self.witness.saw(mark);
         self.metrics.disk.commit.took(start.elapsed());
         self.metrics.disk.batch.observe(1);
         if payout.state_time == payout.update_time {
@@ -292,6 +301,6 @@ impl Postgres {
         let change = (payout.row, payout.revision);
         self.watchers.publish(&[change]);
         // Nobody attends any more: the others poll.
-        let _ = self.news.send(change);
+        let _ = self.news.send((mark, Some(change)));
     }
 }

@@ -72,7 +72,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
         return Err(OpenError::Newer { found: version, known: SCHEMA });
     }
     if application == RETIRED {
-        return Err(OpenError::Retired(retired_to(&db)?));
+        return Err(retirement(&db)?.into());
     }
     if tables > 0 && (application != APPLICATION || version < OLDEST) {
         return Err(OpenError::Foreign);
@@ -145,9 +145,31 @@ pub(super) fn migrate(path: &Path) -> Result<Migrated, OpenError> {
     Ok(Migrated { from, to: SCHEMA })
 }
 
-/// Where the payouts of a retired file have gone.
-fn retired_to(db: &Connection) -> Result<String, Error> {
-    db.query_row("SELECT target FROM retired ORDER BY time DESC LIMIT 1", [], |row| row.get(0))
+/// Where the payouts of a retired file have gone, and, unless they are known to be there, the command that ends the
+/// copy.
+struct Retirement {
+    target: String,
+    unfinished: Option<String>,
+}
+
+impl From<Retirement> for OpenError {
+    fn from(Retirement { target, unfinished }: Retirement) -> Self {
+        match unfinished {
+            Some(command) => Self::Moving { target, command },
+            None => Self::Retired(target),
+        }
+    }
+}
+
+fn retirement(db: &Connection) -> Result<Retirement, Error> {
+    let select = "SELECT target FROM retired ORDER BY time DESC LIMIT 1";
+    let target = db.query_row(select, [], |row| row.get(0))?;
+    let marked = "SELECT count(*) FROM sqlite_schema WHERE name = 'unfinished'";
+    let unfinished = match db.query_row(marked, [], |row| row.get::<_, i64>(0))? {
+        0 => None,
+        _ => Some(db.query_row("SELECT command FROM unfinished", [], |row| row.get(0))?),
+    };
+    Ok(Retirement { target, unfinished })
 }
 
 /// Opens the file for reading only.

@@ -48,6 +48,24 @@ pub enum OpenError {
     /// Its payouts have gone elsewhere, and are paid from there.
     #[error("the ledger was copied to {0} and must not be used any more: set ledger.url")]
     Retired(String),
+    /// A copy of the file was begun, and nobody has seen its end.
+    #[error(
+        "the ledger is being copied to {target}, and must not be used any more; nobody has seen the end of that. Nothing is sent. Finish the copy with `{command}`, then set ledger.url"
+    )]
+    Moving {
+        /// Where to.
+        target: String,
+        /// What ends the copy.
+        command: String,
+    },
+    /// A copy into the database was begun, and has not ended.
+    #[error(
+        "a ledger's file was to be copied into the database, and that has not ended: payouts are missing. Nothing is sent. Finish the copy with `{0}`"
+    )]
+    HalfCopied(String),
+    /// A copy into the database is being made.
+    #[error("a ledger's file is being copied into the database: start when that has ended")]
+    CopyUnderWay,
     /// The tables are older than this build, or missing, and are not to be made here.
     #[error(
         "the ledger has schema version {found}, older than {wanted}: run `payoutd ledger migrate` as its owner"

@@ -2,10 +2,15 @@
 //! told something. A ledger that has not come so far is an old copy, and its callers' repeats would be
 //! paid again.
 //!
-//! Its file is one record of fixed size, written over in place by one system call: a process that is
+//! An embedded ledger numbers its commits, so the newest number says all. In a shared one commits end in another
+//! order than their numbers were given, and what a failover loses is the end of that order: the witness keeps
+//! the last that were acknowledged, in the order of the acknowledgements, and each of them is looked for.
+//!
+//! Its file has records of fixed size, each written over in place by one system call: a process that is
 //! killed leaves the old one or the new one. It is not synced: after a power cut it may be older than
 //! the ledger, which is no contradiction.
 
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
@@ -18,6 +23,15 @@ use super::OpenError;
 
 /// The last moment that can be written with four digits for its year, in microseconds since 1970.
 const YEAR_9999: u64 = 253_402_300_799_999_999;
+/// So many marks of a shared ledger are kept: more than are on their way to all replicas at any moment.
+const WINDOW: usize = 256;
+/// What is older than the last mark by more than this, in microseconds, has certainly not crossed it: no statement
+/// takes so long. It may have been archived.
+const CROSSING: i64 = 60_000_000;
+/// From one record of the file to the next. None lies across two pages, which a kill could part.
+const STRIDE: usize = 128;
+/// No file of ours is as long.
+const LONGEST: u64 = 64 * 1024;
 
 /// How far a ledger has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,34 +68,58 @@ pub(super) struct Witness {
 
 #[derive(Debug)]
 struct Memory {
-    mark: Mark,
+    /// How many marks are kept.
+    window: usize,
+    /// The last that were acknowledged; the oldest first.
+    marks: VecDeque<Mark>,
+    /// Those of the projects' present intakes, whatever their age.
+    intakes: HashMap<i64, Mark>,
     file: Option<File>,
+    /// Where the next record goes, counted in records.
+    slot: usize,
     /// Whether the file could not be written the last time.
     failing: bool,
 }
 
 impl Witness {
-    /// The witness of the ledger with the identity `ledger`, in the file at `path`, which is made where
+    /// The witness of the embedded ledger with the identity `ledger`, in the file at `path`, which is made where
     /// there is none; without a path it remembers for as long as it lives.
     ///
     /// # Errors
     /// The file cannot be used, is no witness, or is another ledger's.
     pub(super) fn open(path: Option<&Path>, ledger: &str) -> Result<Self, OpenError> {
-        let (mut mark, mut file) = (Mark::default(), None);
+        Self::with_window(path, ledger, 1)
+    }
+
+    /// The same for a shared ledger.
+    ///
+    /// # Errors
+    /// As of [`Witness::open`].
+    pub(super) fn shared(path: Option<&Path>, ledger: &str) -> Result<Self, OpenError> {
+        Self::with_window(path, ledger, WINDOW)
+    }
+
+    fn with_window(path: Option<&Path>, ledger: &str, window: usize) -> Result<Self, OpenError> {
+        let (mut marks, mut slot, mut file) = (VecDeque::new(), 0, None);
         if let Some(path) = path {
             let (opened, text) = read(path).map_err(OpenError::Witness)?;
-            // Empty: made, and never written.
-            if !text.is_empty() {
-                let (whose, acknowledged) = parse(&text).ok_or(OpenError::NoWitness)?;
-                if whose != ledger {
-                    return Err(OpenError::OtherLedger { acknowledged });
-                }
-                mark = acknowledged;
+            let mut records = parse(&text).ok_or(OpenError::NoWitness)?;
+            let other = records.iter().find(|(_, whose, _)| whose != ledger);
+            if let Some((_, _, acknowledged)) = other {
+                return Err(OpenError::OtherLedger { acknowledged: *acknowledged });
             }
+            records.sort_by_key(|(_, _, mark)| mark.time);
+            // Behind the last one while there is room, then over the oldest.
+            slot = match records.first() {
+                Some((oldest, ..)) if records.len() >= window => *oldest,
+                Some(_) | None => records.len() % window,
+            };
+            marks = records.into_iter().map(|(_, _, mark)| mark).collect();
             file = Some(opened);
         }
-        let memory = Mutex::new(Memory { mark, file, failing: false });
-        Ok(Self { ledger: ledger.to_owned(), memory })
+        let intakes = HashMap::new();
+        let memory = Memory { window, marks, intakes, file, slot, failing: false };
+        Ok(Self { ledger: ledger.to_owned(), memory: Mutex::new(memory) })
     }
 
     /// The identity of its ledger.
@@ -89,9 +127,19 @@ impl Witness {
         &self.ledger
     }
 
-    /// What it remembers; number 0 where that is nothing.
+    /// The newest that it remembers; number 0 where that is nothing.
     pub(super) fn mark(&self) -> Mark {
-        self.memory().mark
+        self.memory().newest()
+    }
+
+    /// All that must be in a shared ledger.
+    pub(super) fn marks(&self) -> Vec<Mark> {
+        let memory = self.memory();
+        // By the last one's time: a clock that was wrong for a while must not hide what came after.
+        let (last, newest) = (memory.marks.back().copied().unwrap_or_default(), memory.newest());
+        let recent =
+            |mark: &&Mark| mark.time >= last.time.saturating_sub(CROSSING) || **mark == newest;
+        memory.intakes.values().chain(memory.marks.iter().filter(recent)).copied().collect()
     }
 
     /// Compares a ledger with what was `acknowledged`, which is in it where it `holds` that; remembers
@@ -119,13 +167,24 @@ impl Witness {
     /// the witness falls behind, and not the ledger.
     pub(super) fn saw(&self, mark: Mark) {
         let mut memory = self.memory();
-        if mark.number <= memory.mark.number {
+        let known = match memory.window {
+            1 => mark.number <= memory.newest().number,
+            _ => mark.number <= 0 || memory.marks.contains(&mark),
+        };
+        if known {
             return;
         }
-        memory.mark = mark;
+        while memory.marks.len() >= memory.window {
+            memory.marks.pop_front();
+        }
+        memory.marks.push_back(mark);
         let Some(file) = &memory.file else { return };
-        match file.write_all_at(record(&self.ledger, mark).as_bytes(), 0) {
-            Ok(()) => memory.failing = false,
+        let place = u64::try_from(memory.slot * STRIDE).unwrap_or(u64::MAX);
+        match file.write_all_at(record(&self.ledger, mark).as_bytes(), place) {
+            Ok(()) => {
+                memory.failing = false;
+                memory.slot = (memory.slot + 1) % memory.window;
+            }
             Err(error) if !memory.failing => {
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(error, "witness cannot be written: it falls behind");
@@ -135,8 +194,25 @@ impl Witness {
         }
     }
 
+    /// Remembers the present intake of the project `pid`, for as long as this process lives. False where it knows of a
+    /// later one: then the ledger has lost that.
+    pub(super) fn saw_intake(&self, pid: i64, mark: Mark) -> bool {
+        let mut memory = self.memory();
+        let known = memory.intakes.get(&pid).copied().unwrap_or_default();
+        if mark.number > known.number {
+            memory.intakes.insert(pid, mark);
+        }
+        mark.number >= known.number
+    }
+
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory {
+    fn newest(&self) -> Mark {
+        self.marks.iter().copied().max_by_key(|mark| mark.number).unwrap_or_default()
     }
 }
 
@@ -146,17 +222,31 @@ fn read(path: &Path) -> io::Result<(File, Vec<u8>)> {
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let (file, mut text) = (options.open(path)?, Vec::new());
     // More is no witness of ours.
-    (&file).take(1024).read_to_end(&mut text)?;
+    (&file).take(LONGEST).read_to_end(&mut text)?;
     Ok((file, text))
 }
 
-/// What the file holds, always as long: far less than a sector of a disk, so that it is never half written.
+/// A record of the file, always as long: far less than a sector of a disk, so that it is never half written.
 fn record(ledger: &str, mark: Mark) -> String {
     format!("payoutd witness {ledger} {:020} {:020}\n", mark.number, mark.time)
 }
 
-fn parse(text: &[u8]) -> Option<(String, Mark)> {
+/// The records of the file: each with its place, whose it is, and its mark. None where it holds anything else. An
+/// empty one was made, and never written.
+fn parse(text: &[u8]) -> Option<Vec<(usize, String, Mark)>> {
+    let records = text.chunks(STRIDE).enumerate();
+    records
+        .map(|(place, text)| {
+            let (ledger, mark) = parse_record(text)?;
+            (place < WINDOW).then_some((place, ledger, mark))
+        })
+        .collect()
+}
+
+fn parse_record(text: &[u8]) -> Option<(String, Mark)> {
     let text = std::str::from_utf8(text).ok()?;
+    // Between records nothing was ever written.
+    let text = text.trim_end_matches('\0');
     let mut words = text.split_whitespace().skip(2);
     let ledger = words.next()?;
     let mark = Mark { number: words.next()?.parse().ok()?, time: words.next()?.parse().ok()? };
@@ -173,11 +263,11 @@ mod tests {
     fn what_is_written_is_read_and_nothing_else_is() {
         let mark = Mark { number: 7, time: 1_700_000_000_000_001 };
         let text = record(LEDGER, mark);
-        assert_eq!(parse(text.as_bytes()), Some((LEDGER.to_owned(), mark)));
+        assert_eq!(parse(text.as_bytes()), Some(vec![(0, LEDGER.to_owned(), mark)]));
         assert_eq!(mark.to_string(), "number 7 of 2023-11-14T22:13:20.000001Z");
         let longest = record(LEDGER, Mark { number: i64::MAX, time: i64::MAX });
         assert_eq!(longest.len(), text.len());
-        for cut in 0..text.len() {
+        for cut in 1..text.len() {
             assert_eq!(parse(&text.as_bytes()[..cut]), None, "{cut}");
         }
         assert_eq!(parse(format!("{text}{text}").as_bytes()), None);
@@ -201,6 +291,40 @@ mod tests {
         std::fs::write(&path, "payoutd witness").expect("written");
         assert!(matches!(Witness::open(Some(&path), LEDGER), Err(OpenError::NoWitness)));
     }
+
+    #[test]
+    fn a_shared_ledgers_keeps_the_last_that_were_acknowledged_in_whatever_order_they_are_numbered()
+    {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("witness");
+        let witness = Witness::shared(Some(&path), LEDGER).expect("made");
+        let of = |number| Mark { number, time: 1_000_000 + number };
+        for number in (1..=400).filter(|number| *number != 7) {
+            witness.saw(of(number));
+        }
+        // The last acknowledgement is that of an early number.
+        witness.saw(of(7));
+        witness.saw(of(7));
+        let again = Witness::shared(Some(&path), LEDGER).expect("opened");
+        for witness in [&witness, &again] {
+            let mut numbers: Vec<_> = witness.marks().iter().map(|mark| mark.number).collect();
+            numbers.sort_unstable();
+            let last = std::iter::once(7).chain(146..=400).collect::<Vec<_>>();
+            assert_eq!(numbers, last);
+            assert_eq!(witness.mark(), of(400));
+        }
+        // What cannot have crossed the last need not be there any more.
+        let later = Mark { number: 401, time: of(400).time + CROSSING };
+        for witness in [&witness, &again] {
+            witness.saw(later);
+            assert_eq!(witness.marks(), [of(400), later]);
+        }
+        // But for an intake, which is never archived.
+        assert!(witness.saw_intake(1, of(3)) && witness.saw_intake(1, of(3)));
+        assert!(!witness.saw_intake(1, of(2)), "an older one is what is left of a ledger");
+        assert_eq!(witness.marks(), [of(3), of(400), later]);
+    }
+
     #[test]
     fn a_file_that_cannot_be_written_stops_nobody() {
         let folder = tempfile::tempdir().expect("a folder");

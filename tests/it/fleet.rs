@@ -5,6 +5,7 @@
 mod archive;
 mod copy;
 mod grant;
+mod halfway;
 mod lease;
 mod opening;
 mod plans;

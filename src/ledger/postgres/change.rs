@@ -14,6 +14,7 @@ use super::spend::Account;
 use super::store::{Claim, insert, store};
 use super::{Error, Postgres, SEND_WITHIN};
 use crate::ledger::change::Change;
+use crate::ledger::witness::Mark;
 use crate::ledger::{Begun, Cause, Id, Resend, Unavailable, Unrecorded};
 use crate::order::{Key, Order};
 use crate::payout::Payout;
@@ -215,19 +216,27 @@ impl Postgres {
         key: &Key,
         cid: i64,
     ) -> Result<bool, Unavailable> {
+        let now = micros(self.clock.now());
         let approved = self.ask(async |client| {
             let statement = client
                 .prepare_cached(
-                    "UPDATE payout SET approved_cid = $3
-                     WHERE pid = $1 AND third_party_id = $2 AND cid = $3 AND state = 'ACCEPTED'
-                         AND (approved_cid IS NULL OR approved_cid = $3)",
+                    "WITH payout AS (
+                         UPDATE payout SET approved_cid = $3
+                         WHERE pid = $1 AND third_party_id = $2 AND cid = $3 AND state = 'ACCEPTED'
+                             AND (approved_cid IS NULL OR approved_cid = $3)
+                         RETURNING id)
+                     INSERT INTO mark (time) SELECT $4 FROM payout RETURNING seq",
                 )
                 .await?;
             let approved =
-                client.execute(&statement, &[&key.pid, &key.third_party_id, &cid]).await?;
-            Ok(approved == 1)
+                client.query_opt(&statement, &[&key.pid, &key.third_party_id, &cid, &now]).await?;
+            Ok(approved.map(|row| row.try_get(0)).transpose()?)
         });
-        approved.await.map_err(|error| self.failed(error))
+        let approved = approved.await.map_err(|error| self.failed(error))?;
+        Ok(approved.is_some_and(|number| {
+            self.marked(Mark { number, time: now });
+            true
+        }))
     }
 
     pub(in crate::ledger) async fn postpone(
@@ -296,6 +305,7 @@ fn is_taken_cid(error: &Error) -> bool {
         Error::Pool(_)
         | Error::Silent
         | Error::NotSafe(_)
+        | Error::Refused(_)
         | Error::Contradicted(_)
         | Error::Damaged(_)
         | Error::Random(_) => false,

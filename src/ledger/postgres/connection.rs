@@ -79,8 +79,14 @@ impl Connector {
             Box::pin(async move {
                 match unsafe_because(client).await {
                     Ok(None) => {}
-                    Ok(Some(why)) => return Err(HookError::message(why)),
+                    Ok(Some(why)) => {
+                        return Err(HookError::message(Error::NotSafe(why).to_string()));
+                    }
                     Err(error) => return Err(HookError::Backend(error)),
+                }
+                // Before it is looked at: a copy that begins after this finds us.
+                if !enter(client).await.map_err(HookError::Backend)? {
+                    return Err(HookError::message(OpenError::CopyUnderWay.to_string()));
                 }
                 let checked = look(client, &witness).await.map_err(HookError::Backend)?;
                 checked.map_err(|error| {
@@ -100,6 +106,25 @@ impl Connector {
             .build()
             .map_err(|error| OpenError::Postgres(error.into()))
     }
+}
+
+/// Has a copy into the database refuse to begin for as long as this connection lives: by an advisory lock on the ledger,
+/// "payo" in ASCII. False where one is under way.
+///
+/// # Errors
+/// Where the database does not answer.
+pub(super) async fn enter(client: &Client) -> Result<bool, tokio_postgres::Error> {
+    let enter = "SELECT pg_try_advisory_lock_shared(1885436271, hashtext(identity)) FROM ledger";
+    client.query_one(enter, &[]).await?.try_get(0)
+}
+
+/// Keeps all others that [`enter`] away for as long as this connection lives. False where one is there.
+///
+/// # Errors
+/// Where the database does not answer.
+pub(super) async fn enter_alone(client: &Client) -> Result<bool, tokio_postgres::Error> {
+    let enter = "SELECT pg_try_advisory_lock(1885436271, hashtext(identity)) FROM ledger";
+    client.query_one(enter, &[]).await?.try_get(0)
 }
 
 /// Why a commit over this connection might be lost although it was acknowledged; None where it is kept.

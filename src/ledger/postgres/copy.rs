@@ -1,22 +1,38 @@
 //! The database as the target of a copy: filled in one transaction, and read again.
 
 use std::pin::pin;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::SinkExt;
+use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, IsolationLevel, RowStream, Transaction};
 
-use super::connection::Connector;
+use super::connection::{self, Connector};
 use super::schema::{bring_up, driven};
 use crate::config::Shared;
 use crate::ledger::copy::CopyError;
 use crate::ledger::rows::{Kind, Row, TABLES, Table, Value};
+use crate::ledger::witness::{Mark, Standing};
 use crate::ledger::{OpenError, sqlite};
 
 /// So many bytes are handed over at once.
 const CHUNK: usize = 256 * 1024;
 /// What only this engine keeps of a payout, and what it is where nobody sends.
 const OWN: (&str, &[u8]) = (", owner, attempt, lease_until", b"\t\t\t0");
+
+/// Connections of replicas that have stopped are gone so soon.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often they are looked for.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// What a database says about the copy of a file into it.
+pub(in crate::ledger) struct Begun {
+    /// The file, as it was when the copy began.
+    pub(in crate::ledger) from: Standing,
+    /// What finishes it; None where it has ended.
+    pub(in crate::ledger) command: Option<String>,
+}
 
 /// A database in a transaction.
 pub(in crate::ledger) struct Database<'a>(Transaction<'a>);
@@ -42,6 +58,21 @@ pub(in crate::ledger) async fn connected<T>(
     let connected = connector.connect().await;
     let (mut client, driver) = connected.map_err(OpenError::from_postgres)?;
     driven(driver, work(&mut client)).await
+}
+
+/// Has no replica connect for as long as this connection lives.
+///
+/// # Errors
+/// [`CopyError::InUse`] where one is connected.
+pub(in crate::ledger) async fn enter_alone(client: &Client) -> Result<(), CopyError> {
+    let entered = async {
+        // One that has just stopped may still be there.
+        while !connection::enter_alone(client).await? {
+            sleep(LOOK_AGAIN).await;
+        }
+        Ok::<_, CopyError>(())
+    };
+    timeout(PATIENCE, entered).await.unwrap_or(Err(CopyError::InUse))
 }
 
 impl<'a> Database<'a> {
@@ -80,6 +111,27 @@ impl<'a> Database<'a> {
         Ok(None)
     }
 
+    /// The last copy into it, whether it has ended or not.
+    pub(in crate::ledger) async fn begun(&self) -> Result<Option<Begun>, tokio_postgres::Error> {
+        let select = "SELECT copy_of, copy_commits, copy_command FROM ledger";
+        let row = self.0.query_one(select, &[]).await?;
+        let (of, commits): (Option<String>, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
+        let Some((ledger, number)) = of.zip(commits) else { return Ok(None) };
+        let from = Standing { ledger, reached: Mark { number, time: 0 } };
+        Ok(Some(Begun { from, command: row.try_get(2)? }))
+    }
+
+    /// Says that a copy of the ledger that stands as `from` has begun, which `command` finishes.
+    pub(in crate::ledger) async fn begin(
+        &self,
+        from: &Standing,
+        command: &str,
+    ) -> Result<(), tokio_postgres::Error> {
+        let begin = "UPDATE ledger SET copy_of = $1, copy_commits = $2, copy_command = $3";
+        self.0.execute(begin, &[&from.ledger, &from.reached.number, &command]).await?;
+        Ok(())
+    }
+
     /// Puts the rows that `next` gives into `table`.
     pub(in crate::ledger) async fn fill(
         &self,
@@ -103,7 +155,7 @@ impl<'a> Database<'a> {
         Ok(())
     }
 
-    /// Has new rows come after those that were put in, and the planner know of them.
+    /// Has new rows come after those that were put in, the planner know of them, and services start on them.
     pub(in crate::ledger) async fn finish(&self) -> Result<(), tokio_postgres::Error> {
         for name in ["payout", "notice", "intake"] {
             let set = format!(
@@ -112,7 +164,8 @@ impl<'a> Database<'a> {
             self.0.query_one(&set, &[]).await?;
         }
         let names = TABLES.map(|table| table.name).join(", ");
-        self.0.batch_execute(&format!("ANALYZE {names}")).await
+        let end = format!("UPDATE ledger SET copy_command = NULL; ANALYZE {names}");
+        self.0.batch_execute(&end).await
     }
 
     /// All rows of `table`, in the order of its key as SQLite sees it.

@@ -10,11 +10,12 @@ use crate::ledger::migrate::GrantError;
 
 /// Who reads the tables, adds to them, and changes what changes. Nothing is ever deleted, and the ids are made by
 /// the tables themselves.
-const NEEDED: [(&str, &str); 7] = [
+const NEEDED: [(&str, &str); 8] = [
     ("ledger", "SELECT"),
     ("payoutd_schema", "SELECT"),
     ("payout", "SELECT, INSERT, UPDATE"),
     ("event", "SELECT, INSERT"),
+    ("mark", "SELECT, INSERT"),
     ("notice", "SELECT, INSERT, UPDATE"),
     ("intake", "SELECT, INSERT"),
     ("spend", "SELECT, INSERT, UPDATE"),
@@ -52,6 +53,8 @@ async fn apply(client: &mut Client, role: &str) -> Result<Vec<String>, GrantErro
         statements.push(format!("REVOKE ALL ON {schema}.{table} FROM {name}"));
         statements.push(format!("GRANT {rights} ON {schema}.{table} TO {name}"));
     }
+    // Marks are numbered with the events; to read the next number is all that this allows.
+    statements.push(format!("GRANT USAGE ON SEQUENCE {schema}.event_seq_seq TO {name}"));
     let tx = client.transaction().await.map_err(OpenError::from_postgres)?;
     for statement in &statements {
         tx.batch_execute(statement).await.map_err(OpenError::from_postgres)?;

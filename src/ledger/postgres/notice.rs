@@ -4,7 +4,9 @@ use std::time::SystemTime;
 
 use super::claim::{CLAIM, Kind};
 use super::clock::micros;
+use super::witness::look;
 use super::{Error, Postgres};
+use crate::ledger::witness::Mark;
 use crate::ledger::{Due, Lead, Notice, Unavailable};
 
 /// Keeps a notice, once. One question answers all that are open, and the newest has the newest question.
@@ -16,7 +18,7 @@ const KEEP: &str = "WITH new AS (
          UPDATE notice SET due = NULL FROM new
          WHERE notice.due IS NOT NULL AND notice.payout = $7 AND notice.cid = $4
              AND $8::bigint IS NOT NULL)
-     SELECT count(*) FROM new";
+     INSERT INTO mark (time) SELECT $6 FROM new RETURNING seq";
 /// The same for one without a payout. Of those a thousand are kept; then the oldest gives up its row, since the
 /// role cannot delete any.
 const KEEP_ORPHAN: &str = "WITH reused AS (
@@ -29,7 +31,7 @@ const KEEP_ORPHAN: &str = "WITH reused AS (
          INSERT INTO notice (digest, pid, third_party_id, cid, body, time, payout, due, tries)
          SELECT $1, $2, $3, $4, $5, $6, $7::bigint, $8::bigint, 0 WHERE NOT EXISTS (SELECT FROM reused)
          ON CONFLICT (digest) DO NOTHING RETURNING id)
-     SELECT (SELECT count(*) FROM new) + (SELECT count(*) FROM reused)";
+     INSERT INTO mark (time) SELECT $6 FROM (SELECT FROM new UNION ALL SELECT FROM reused) AS kept RETURNING seq";
 
 impl Postgres {
     pub(in crate::ledger) async fn keep(
@@ -42,7 +44,7 @@ impl Postgres {
         let kept = self.ask(async |client| {
             let statement = client.prepare_cached(statement).await?;
             let row = client
-                .query_one(
+                .query_opt(
                     &statement,
                     &[
                         &&notice.digest[..],
@@ -56,9 +58,13 @@ impl Postgres {
                     ],
                 )
                 .await?;
-            Ok(row.try_get::<_, i64>(0)? == 1)
+            Ok(row.map(|row| row.try_get(0)).transpose()?)
         });
-        kept.await.map_err(|error| self.failed(error))
+        let kept = kept.await.map_err(|error| self.failed(error))?;
+        Ok(kept.is_some_and(|number| {
+            self.marked(Mark { number, time: now });
+            true
+        }))
     }
 
     /// Takes what is to be asked about by `due.now`, for this process alone.
@@ -112,26 +118,49 @@ impl Postgres {
         paused: bool,
         note: &str,
     ) -> Result<(), Unavailable> {
+        let now = micros(self.clock.now());
         let set = self.ask(async |client| {
             let statement = client
                 .prepare_cached(
-                    "INSERT INTO intake (pid, paused, note, time)
-                     SELECT pid, $2, $3, $4 FROM unnest($1::bigint[]) AS project (pid)",
+                    "WITH mark AS (INSERT INTO mark (time) VALUES ($4) RETURNING seq),
+                     intake AS (
+                         INSERT INTO intake (pid, paused, note, time, seq)
+                         SELECT pid, $2, $3, $4, seq FROM unnest($1::bigint[]) AS project (pid), mark)
+                     SELECT seq FROM mark",
                 )
                 .await?;
-            let now = micros(self.clock.now());
-            client.execute(&statement, &[&pids, &paused, &note, &now]).await?;
-            Ok(())
+            let row = client.query_one(&statement, &[&pids, &paused, &note, &now]).await?;
+            Ok(Mark { number: row.try_get(0)?, time: now })
         });
-        set.await.map_err(|error| self.failed(error))
+        let mark = set.await.map_err(|error| self.failed(error))?;
+        for pid in pids {
+            self.witness.saw_intake(*pid, mark);
+        }
+        self.marked(mark);
+        Ok(())
     }
 
     pub(in crate::ledger) async fn is_paused(&self, pid: i64) -> Result<bool, Unavailable> {
         let asked = self.ask(async |client| {
-            let select = "SELECT paused FROM intake WHERE pid = $1 ORDER BY id DESC LIMIT 1";
+            let select = "SELECT paused, coalesce(seq, 0), time FROM intake
+                 WHERE pid = $1 ORDER BY id DESC LIMIT 1";
             let statement = client.prepare_cached(select).await?;
             let row = client.query_opt(&statement, &[&pid]).await?;
-            row.map_or(Ok(false), |row| Ok(row.try_get(0)?))
+            let (paused, mark) = match row {
+                Some(row) => {
+                    (row.try_get(0)?, Mark { number: row.try_get(1)?, time: row.try_get(2)? })
+                }
+                None => (false, Mark::default()),
+            };
+            if self.witness.saw_intake(pid, mark) {
+                return Ok(paused);
+            }
+            // Not a word about the project before somebody has settled what the database has lost.
+            let lost = look(client, &self.witness).await?;
+            Err(lost.map_or_else(
+                |error| Error::Contradicted(error.into()),
+                |()| Error::Damaged("intake"),
+            ))
         });
         asked.await.map_err(|error| self.failed(error))
     }

@@ -6,17 +6,21 @@ use std::time::SystemTime;
 
 use rusqlite::{Connection, OpenFlags, Rows, Statement, params};
 
-use super::{APPLICATION, BUSY, Error, Lock, RETIRED, SCHEMA, claim, damaged, micros, retired_to};
+use super::{
+    APPLICATION, BUSY, Error, Lock, RETIRED, Retirement, SCHEMA, claim, damaged, micros,
+    retirement, standing,
+};
 use crate::amount::Total;
 use crate::ledger::OpenError;
 use crate::ledger::rows::{Kind, Row, Table, Value};
+use crate::ledger::witness::Standing;
 
 /// A ledger's file that nobody else has open, as it is at one moment.
 pub(in crate::ledger) struct Source {
     /// In a transaction, to the end.
     db: Connection,
     /// Where its payouts have gone.
-    retired: Option<String>,
+    retired: Option<Retirement>,
     _lock: Lock,
 }
 
@@ -28,7 +32,7 @@ impl Source {
     pub(in crate::ledger) fn to_retire(path: &Path, target: &str) -> Result<Self, OpenError> {
         let source = Self::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, "BEGIN IMMEDIATE")?;
         match source.retired {
-            Some(to) if to != target => Err(OpenError::Retired(to)),
+            Some(to) if to.target != target => Err(to.into()),
             Some(_) | None => Ok(source),
         }
     }
@@ -61,7 +65,7 @@ impl Source {
                 return Err(OpenError::Older { found: version, wanted: SCHEMA });
             }
             APPLICATION => None,
-            RETIRED => Some(retired_to(&db)?),
+            RETIRED => Some(retirement(&db)?),
             _ => return Err(OpenError::Foreign),
         };
         Ok(Self { db, retired, _lock: lock })
@@ -69,6 +73,11 @@ impl Source {
 
     pub(in crate::ledger) fn is_retired(&self) -> bool {
         self.retired.is_some()
+    }
+
+    /// Which ledger it is, and how far it has come.
+    pub(in crate::ledger) fn standing(&self) -> Result<Standing, Error> {
+        standing(&self.db)
     }
 
     /// How many payouts a dead process has left as SENDING.
@@ -84,18 +93,29 @@ impl Source {
         self.db.prepare(&format!("SELECT {names} FROM {name} ORDER BY {key}"))
     }
 
-    /// Sees to it that no payoutd opens the file again, of whatever version: its payouts are at `target`.
-    pub(in crate::ledger) fn retire(&self, target: &str) -> Result<(), Error> {
+    /// Sees to it that no payoutd opens the file again, of whatever version: its payouts are at `target`, once
+    /// `command` has ended.
+    pub(in crate::ledger) fn retire(&self, target: &str, command: &str) -> Result<(), Error> {
         if self.is_retired() {
             return Ok(());
         }
         self.db.execute_batch(
-            "CREATE TABLE retired (target TEXT NOT NULL, time INTEGER NOT NULL) STRICT",
+            "CREATE TABLE IF NOT EXISTS retired (target TEXT NOT NULL, time INTEGER NOT NULL) STRICT;
+             CREATE TABLE IF NOT EXISTS unfinished (command TEXT NOT NULL) STRICT;
+             DELETE FROM unfinished",
         )?;
         let insert = "INSERT INTO retired (target, time) VALUES (?1, ?2)";
         self.db.execute(insert, params![target, micros(SystemTime::now())])?;
+        self.db.execute("INSERT INTO unfinished (command) VALUES (?1)", [command])?;
         self.db.pragma_update(None, "application_id", RETIRED)?;
         self.db.execute_batch("COMMIT")
+    }
+
+    /// Says in the retired file that its payouts have arrived.
+    pub(in crate::ledger) fn finish(&self) -> Result<(), Error> {
+        self.db.execute_batch("DROP TABLE IF EXISTS unfinished")?;
+        // Retired before, it is still in its first transaction.
+        if self.db.is_autocommit() { Ok(()) } else { self.db.execute_batch("COMMIT") }
     }
 }
 

@@ -7,7 +7,7 @@ use payoutd::pb::PayoutState;
 use payoutd::pb::watch_payout_request::Id;
 
 use crate::support::fleet::Fleet;
-use crate::support::{get, order, told, watch_from, within};
+use crate::support::{Service, get, order, told, watch_from, within};
 
 /// The page's own statements, for payouts of any age.
 fn recipe() -> String {
@@ -17,14 +17,16 @@ fn recipe() -> String {
     let (recipe, _) = rest.split_once("```").expect("its end");
     let any_age = recipe.replace("90 days", "0 days");
     assert_ne!(any_age, recipe, "the recipe says how old");
-    any_age
+    let any = any_age.replace("- 1000", "- 1");
+    assert_ne!(any, any_age, "the recipe leaves what witnesses look for");
+    any
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL"]
 async fn the_history_of_what_is_over_can_be_archived_and_its_id_is_still_known() {
     let soon = Duration::from_millis(100);
-    let fleet = Fleet::with(2, |config| config.projects[0].poll_first = soon).await;
+    let mut fleet = Fleet::with(2, |config| config.projects[0].poll_first = soon).await;
     let over = fleet.create(0, order("over")).await.expect("OK");
     let open = fleet.create(0, order("open")).await.expect("OK");
     fleet.upstream.book.set_status(over.cid, 6, false);
@@ -38,8 +40,19 @@ async fn the_history_of_what_is_over_can_be_archived_and_its_id_is_still_known()
     })
     .await;
 
+    // What witnesses look for is younger by far; so nobody who remembers it runs here.
+    fleet.clients.clear();
+    let mut configs = Vec::new();
+    for service in fleet.services.drain(..) {
+        configs.push(service.stop().await);
+    }
     let (shell, _driver) = fleet.database.shell().await;
     shell.batch_execute(&recipe()).await.expect("the recipe runs");
+    for config in configs {
+        let service = Service::start(config).await;
+        fleet.clients.push(service.client().await);
+        fleet.services.push(service);
+    }
     let count = async |what: &str, id: &str| -> i64 {
         let select = format!(
             "SELECT count(*) FROM {what} AS event JOIN payout ON payout.id = event.payout

@@ -57,6 +57,10 @@ async fn a_granted_role_serves_a_whole_life_and_can_neither_delete_nor_change_a_
         "DELETE FROM event",
         "DELETE FROM notice",
         "DELETE FROM intake",
+        "DELETE FROM mark",
+        "UPDATE mark SET time = 0",
+        "UPDATE ledger SET copy_command = NULL",
+        "SELECT setval(pg_get_serial_sequence('event', 'seq'), 1)",
         "DELETE FROM spend",
         "DELETE FROM payoutd_schema",
         "TRUNCATE payout, event, notice",
@@ -85,7 +89,8 @@ async fn what_a_role_had_before_is_taken_from_it_and_one_that_owns_the_tables_is
     let (shell, _driver) = database.shell().await;
     let (code, words) = said(&run(&url, &["migrate"]).await);
     assert_eq!(code, Some(0), "{words}");
-    let all = format!("GRANT ALL ON ledger, payout, event, notice, intake, spend TO \"{role}\"");
+    let all =
+        format!("GRANT ALL ON ledger, payout, event, mark, notice, intake, spend TO \"{role}\"");
     shell.batch_execute(&all).await.expect("granted");
     let (code, words) = said(&run(&url, &["migrate", "--grant", &role]).await);
     assert_eq!(code, Some(0), "{words}");
@@ -96,8 +101,8 @@ async fn what_a_role_had_before_is_taken_from_it_and_one_that_owns_the_tables_is
     let left = shell.query_one(select, &[&role]).await.expect("a list");
     assert_eq!(
         left.get::<_, &str>(0),
-        "event INSERT,event SELECT,intake INSERT,intake SELECT,ledger SELECT,notice INSERT,\
-         notice SELECT,notice UPDATE,payout INSERT,payout SELECT,payout UPDATE,payoutd_schema SELECT,\
+        "event INSERT,event SELECT,intake INSERT,intake SELECT,ledger SELECT,\
+         mark INSERT,mark SELECT,notice INSERT,notice SELECT,notice UPDATE,payout INSERT,payout SELECT,payout UPDATE,payoutd_schema SELECT,\
          spend INSERT,spend SELECT,spend UPDATE"
     );
 

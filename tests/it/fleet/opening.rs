@@ -36,7 +36,7 @@ async fn refused(ledger: &[(&str, &str)]) -> String {
 }
 
 /// What `payoutd COMMAND` says over the ledger at `url`, and its exit code.
-async fn said(
+pub(super) async fn said(
     command: &str,
     upstream: &Upstream,
     ledger: &[(&str, &str)],
@@ -305,7 +305,20 @@ async fn tables_of_version_1_become_what_new_ones_are_and_keep_their_payouts() {
         )
         .await
         .expect("a payout");
+    // Whoever served may go on.
+    let role = format!("served_{}", std::process::id());
+    let grant = format!(
+        "CREATE ROLE {role} LOGIN; GRANT SELECT, INSERT ON event TO {role};
+         GRANT SELECT, INSERT, UPDATE ON payout, spend TO {role};
+         GRANT SELECT, INSERT ON intake TO {role}; GRANT SELECT ON ledger, payoutd_schema TO {role};
+         DO $$ BEGIN EXECUTE format('GRANT USAGE ON SCHEMA %I TO {role}', current_schema()); END $$"
+    );
+    shell.batch_execute(&grant).await.expect("a role");
     let ledger = open(&old.ledger()).await.expect("brought up to date");
+    let mut shared = old.shared();
+    shared.database.user(&role);
+    let served = open(&Settings::Shared(Box::new(shared))).await.expect("opened");
+    within(served.set_intake(vec![7], true, "why".to_owned())).await.expect("written");
     let found = within(ledger.find(1, Id::ThirdParty("old".into()))).await.expect("read");
     let found = found.expect("kept");
     assert_eq!((found.caller.as_str(), found.sender()), ("a", "a"));
@@ -315,6 +328,8 @@ async fn tables_of_version_1_become_what_new_ones_are_and_keep_their_payouts() {
 
 /// Takes away what version 2 has added.
 const TO_VERSION_1: &str = "ALTER TABLE payout DROP COLUMN sender;
+     ALTER TABLE ledger DROP COLUMN copy_of, DROP COLUMN copy_commits, DROP COLUMN copy_command;
+     DROP TABLE mark; ALTER TABLE intake DROP COLUMN seq;
      UPDATE payoutd_schema SET version = 1;";
 
 /// Every column, index and constraint, in no particular order.
@@ -352,8 +367,8 @@ async fn a_role_that_may_not_make_tables_hears_who_must() {
     // Once somebody else has made them, it can do with little.
     drop(open(&database.ledger()).await.expect("made"));
     let grant = format!(
-        "DO $$ BEGIN EXECUTE format('GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA %I TO {role}',
-             current_schema()); END $$"
+        "DO $$ BEGIN EXECUTE format('GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA %I TO {role};
+             GRANT USAGE ON SEQUENCE event_seq_seq TO {role}', current_schema()); END $$"
     );
     shell.batch_execute(&grant).await.expect("granted");
     let ledger = open(&poor).await.expect("opened");

@@ -107,6 +107,12 @@ impl Server {
         run(bin("pg_ctl"), &["--pgdata", &data, "--log", &log, wait, what]);
     }
 
+    /// Ends it as a power cut would; `start` has it recover.
+    pub(crate) fn crash(&self) {
+        let data = self.path("data");
+        run(bin("pg_ctl"), &["--pgdata", &data, "--mode", "immediate", "--wait", "stop"]);
+    }
+
     /// Reloads its settings and waits until `setting` is `value`.
     pub(crate) async fn reload(&self, setting: &str, value: &str) {
         self.control("reload");
@@ -148,7 +154,7 @@ impl Drop for Server {
         let data = self.path("data");
         // It may be stopped already.
         if Path::new(&data).join("postmaster.pid").exists() {
-            run(bin("pg_ctl"), &["--pgdata", &data, "--mode", "immediate", "--wait", "stop"]);
+            self.crash();
         }
         // What a stranger made there is the stranger's to remove.
         run("rm", &["-rf", &data, &self.path("server.key"), &self.path("log")]);
