@@ -114,6 +114,7 @@ def kept(kind, spec, container):
         "the next one serves before the last one drains": spec["strategy"]["rollingUpdate"]
         == {"maxSurge": 1, "maxUnavailable": 0},
         "spread": len(spec["template"]["spec"]["topologySpreadConstraints"]) == 2,
+        "a place for its witness": any("emptyDir" in volume for volume in spec["template"]["spec"]["volumes"]),
     }
 
 
@@ -137,7 +138,7 @@ def restricted(paths):
                 "read-only root": inside["readOnlyRootFilesystem"] is True,
                 "no host": not any(pod.get(name) for name in ("hostNetwork", "hostPID", "hostIPC")),
                 "kinds of volume": all(
-                    set(volume) - {"name"} <= {"configMap", "persistentVolumeClaim", "secret"}
+                    set(volume) - {"name"} <= {"configMap", "emptyDir", "persistentVolumeClaim", "secret"}
                     for volume in pod["volumes"]
                 ),
                 "no token of the API server": pod["automountServiceAccountToken"] is False,

@@ -90,6 +90,7 @@ format = "json"
 
 [ledger]
 password_file = "/run/secrets/postgres/password"
+witness = "/var/lib/payoutd-witness/witness"
 {{- with .Values.ledger.caSecret }}
 tls_ca_file = "/run/secrets/postgres-ca/ca.crt"
 {{- end }}

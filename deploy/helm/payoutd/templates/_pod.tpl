@@ -113,6 +113,8 @@ spec:
         - name: postgres
           mountPath: /run/secrets/postgres
           readOnly: true
+        - name: witness
+          mountPath: /var/lib/payoutd-witness
         {{- end }}
         {{- if and $shared .Values.ledger.caSecret }}
         - name: postgres-ca
@@ -143,6 +145,10 @@ spec:
       secret:
         secretName: {{ .Values.ledger.passwordSecret }}
         defaultMode: 0440
+    # What was acknowledged: outlives the container and not the pod. A new pod asks those that run.
+    - name: witness
+      emptyDir:
+        sizeLimit: 1Mi
     {{- end }}
     {{- if and $shared .Values.ledger.caSecret }}
     - name: postgres-ca
