@@ -21,7 +21,10 @@ use crate::support::{Database, Service, Upstream, config, get, ledger, order, pa
 
 /// What holds a copy up, until the test lets it go on.
 const GATE: &str = "CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS $$
-     BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN NEW; END $$";
+     BEGIN PERFORM pg_advisory_xact_lock(4711, hashtext(TG_TABLE_SCHEMA)); RETURN NEW; END $$";
+/// Each test has one of its own.
+const CLOSE: &str = "SELECT pg_advisory_lock(4711, hashtext(current_schema()))";
+const UNLOCK: &str = "SELECT pg_advisory_unlock(4711, hashtext(current_schema()))";
 /// At the commit that says that it has begun, and, unless that is past, at the one that brings the rows.
 const AT_COMMIT: &str = "CREATE CONSTRAINT TRIGGER gate AFTER UPDATE ON ledger
      DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION gate()";
@@ -143,14 +146,15 @@ impl Gate {
     /// Closes it, which `at` says where it is.
     async fn close(shell: Client, driver: JoinSet<()>, at: &str) -> Self {
         shell.batch_execute(at).await.expect("a gate");
-        shell.batch_execute("SELECT pg_advisory_lock(4711)").await.expect("closed");
+        shell.batch_execute(CLOSE).await.expect("closed");
         Self { shell, driver }
     }
 
     /// Waits until somebody stands there.
     async fn reached(&self) {
         let waits = "SELECT count(*) FROM pg_locks
-             WHERE locktype = 'advisory' AND objid = 4711 AND objsubid = 1 AND NOT granted";
+             WHERE locktype = 'advisory' AND classid = 4711 AND NOT granted
+                 AND objid = hashtext(current_schema())::oid";
         within(async {
             while self.shell.query_one(waits, &[]).await.expect("read").get::<_, i64>(0) == 0 {
                 tokio::task::yield_now().await;
@@ -161,9 +165,10 @@ impl Gate {
 
     /// Waits until nobody is left who stood there.
     async fn open(&self) {
-        self.shell.batch_execute("SELECT pg_advisory_unlock(4711)").await.expect("opened");
+        self.shell.batch_execute(UNLOCK).await.expect("opened");
         let copies = "SELECT count(*) FROM pg_locks
-             WHERE locktype = 'advisory' AND classid = 1885436271 AND mode = 'ExclusiveLock'";
+             WHERE locktype = 'advisory' AND classid = 1885436271 AND mode = 'ExclusiveLock'
+                 AND objid = (SELECT hashtext(identity)::oid FROM ledger)";
         within(async {
             while self.shell.query_one(copies, &[]).await.expect("read").get::<_, i64>(0) > 0 {
                 tokio::task::yield_now().await;
@@ -288,9 +293,9 @@ async fn a_copy_begins_only_where_no_replica_is_connected_and_none_connects_befo
         gate.reached().await;
         let refused = Ledger::of(&database.ledger(), &Metrics::new([])).await.expect_err("not yet");
         assert!(matches!(refused, OpenError::CopyUnderWay | OpenError::HalfCopied(_)), "{refused}");
-        gate.shell.batch_execute("SELECT pg_advisory_unlock(4711)").await.expect("opened");
+        gate.shell.batch_execute(UNLOCK).await.expect("opened");
         if matches!(refused, OpenError::CopyUnderWay) {
-            gate.shell.batch_execute("SELECT pg_advisory_lock(4711)").await.expect("closed");
+            gate.shell.batch_execute(CLOSE).await.expect("closed");
         }
     }
     let (code, words) = said(&within(copy.wait_with_output()).await.expect("ended"));
