@@ -4,9 +4,11 @@
 //! everybody, so a busy gateway shares its syncs. A second thread reads, so that looking things up never
 //! waits for a disk, and a third one lists, so that it never waits for a page. A failed commit is trusted
 //! in neither direction: the connection is dropped, the file opened anew, and nothing is acknowledged in
-//! between.
+//! between. After each commit, and once a second where there is none, the writer looks whether the files that are
+//! open are still at their paths: what is written to others is not there after a restart.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::SystemTime;
@@ -17,6 +19,7 @@ use tokio::sync::{mpsc as tokio_mpsc, oneshot, watch};
 
 use super::change::Change;
 use super::reader::{self, Read};
+use super::sqlite::file::{self, Files, Lock};
 use super::watchers::Watchers;
 use super::witness::Witness;
 use super::writer::{Batch, Signals, Write, Writer, operation, tell};
@@ -31,7 +34,12 @@ use crate::policy::{Rule, Terms};
 pub(super) struct Embedded {
     queues: Option<Queues>,
     writable: watch::Receiver<bool>,
+    /// The last one writes.
     running: Vec<thread::JoinHandle<()>>,
+    /// Whether the ledger's files are where they were opened.
+    in_place: Arc<AtomicBool>,
+    /// The last field: freed when the threads have closed their connections.
+    _lock: Lock,
 }
 
 #[derive(Debug)]
@@ -48,13 +56,16 @@ impl Embedded {
         watchers: &Arc<Watchers>,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, OpenError> {
-        let lock = sqlite::claim(path)?;
+        let lock = Lock::claim(path)?;
+        let path = lock.path();
         let writer = sqlite::open_writer(path)?;
         let standing = sqlite::standing(&writer)?;
-        let beside = sqlite::beside(path, ".witness");
+        let beside = file::beside(path, ".witness");
         let witness = Witness::open(Some(witness.unwrap_or(&beside)), &standing.ledger)?;
         sqlite::check(&standing, &witness)?;
         let (db, pages) = (sqlite::open_reader(path)?, sqlite::open_reader(path)?);
+        let files = Files::of(&lock)?;
+        let in_place = Arc::clone(files.in_place());
 
         let (writes, queue) = mpsc::channel();
         let (reads, questions) = mpsc::channel();
@@ -62,17 +73,18 @@ impl Embedded {
         let (committed, answers) = tokio_mpsc::unbounded_channel();
         let (up, writable) = watch::channel(true);
         let signals = Signals { committed, up, metrics: Arc::clone(metrics), witness };
-        let writer = Writer::new(path, writer, lock, queue, signals);
+        let writer = Writer::new(files, writer, queue, signals);
         Handle::current().spawn(tell(answers, Arc::clone(watchers)));
         let (found, findings) = tokio_mpsc::unbounded_channel();
         Handle::current().spawn(reader::tell(findings));
         let listed = found.clone();
         let running = vec![
-            spawn("ledger-writer", move || writer.run())?,
             spawn("ledger-reader", move || reader::run(&db, &questions, &found))?,
             spawn("ledger-lister", move || reader::run(&pages, &long_questions, &listed))?,
+            spawn("ledger-writer", move || writer.run())?,
         ];
-        Ok(Self { queues: Some(Queues { writes, reads, lists }), writable, running })
+        let queues = Some(Queues { writes, reads, lists });
+        Ok(Self { queues, writable, running, in_place, _lock: lock })
     }
 
     pub(super) async fn begin(
@@ -182,7 +194,7 @@ impl Embedded {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
     ) -> Result<T, Unavailable> {
-        ask(&self.queues()?.reads, work).await
+        self.ask(&self.queues()?.reads, work).await
     }
 
     /// As [`Embedded::read`], for what takes long.
@@ -190,7 +202,21 @@ impl Embedded {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
     ) -> Result<T, Unavailable> {
-        ask(&self.queues()?.lists, work).await
+        self.ask(&self.queues()?.lists, work).await
+    }
+
+    /// Has one of the threads that read do `work`; not from a file that is not at its path any more.
+    async fn ask<T: Send + 'static>(
+        &self,
+        thread: &mpsc::Sender<Read>,
+        work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        if !self.in_place.load(Ordering::Acquire) {
+            return Err(Unavailable);
+        }
+        let (reply, answer) = oneshot::channel();
+        thread.send(reader::question(work, reply)).map_err(|_| Unavailable)?;
+        answer.await.map_err(|_| Unavailable)?
     }
 
     /// A write that returns the payout it has changed.
@@ -223,22 +249,15 @@ impl Embedded {
 
 impl Drop for Embedded {
     fn drop(&mut self) {
-        self.queues = None;
-        for thread in self.running.drain(..) {
-            // A thread that panicked has nothing left to finish.
-            let _ = thread.join();
-        }
+        let (queues, writer) = (self.queues.take(), self.running.pop());
+        let writes = queues.map(|Queues { writes, .. }| writes);
+        // A thread that panicked has nothing left to finish.
+        self.running.drain(..).for_each(|thread| drop(thread.join()));
+        // The last connection to be closed brings the log into the file, and two that are closed at once leave
+        // that to each other: so the writer's comes after all others.
+        drop(writes);
+        drop(writer.map(thread::JoinHandle::join));
     }
-}
-
-/// Has one of the threads that read do `work`.
-async fn ask<T: Send + 'static>(
-    thread: &mpsc::Sender<Read>,
-    work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
-) -> Result<T, Unavailable> {
-    let (reply, answer) = oneshot::channel();
-    thread.send(reader::question(work, reply)).map_err(|_| Unavailable)?;
-    answer.await.map_err(|_| Unavailable)?
 }
 
 fn spawn(

@@ -3,13 +3,12 @@
 
 pub(super) mod change;
 pub(super) mod copy;
+pub(super) mod file;
 pub(super) mod notice;
 pub(super) mod read;
 pub(super) mod spend;
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OpenFlags};
@@ -17,6 +16,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::OpenError;
 use super::migrate::Migrated;
 use super::witness::{Mark, Standing, Witness};
+use file::Lock;
 
 /// The schema this build writes. A file with a newer one is left alone, as it is not known here.
 const SCHEMA: i64 = 5;
@@ -31,33 +31,6 @@ const BUSY: Duration = Duration::from_secs(2);
 
 /// Why a statement could not do its work.
 pub(super) type Error = rusqlite::Error;
-
-/// Keeps a second process away for as long as it lives.
-#[derive(Debug)]
-pub(super) struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
-
-/// Takes the lock beside the ledger at `path` and creates the file, readable by its owner only.
-pub(super) fn claim(path: &Path) -> Result<Lock, OpenError> {
-    let private = |path: &Path| {
-        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
-    };
-    let file = private(&beside(path, ".lock")).map_err(OpenError::Io)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(OpenError::Locked),
-        Err(TryLockError::Error(error)) => return Err(OpenError::Io(error)),
-    }
-    // SQLite gives the log and its index the mode of this file.
-    private(path).map_err(OpenError::Io)?;
-    Ok(Lock(file))
-}
-
-/// The file beside the ledger at `path` whose name ends in `suffix`.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
-}
 
 /// Opens the file for writing, brings the schema up to date and proves that commits are durable.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
@@ -139,9 +112,10 @@ pub(super) fn count(db: &Connection, now: SystemTime) -> Result<Mark, Error> {
 
 /// Makes the tables, or brings them up to date.
 pub(super) fn migrate(path: &Path) -> Result<Migrated, OpenError> {
-    let _lock = claim(path)?;
-    let from = open_reader(path)?.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    open_writer(path)?;
+    let lock = Lock::claim(path)?;
+    let user_version = "PRAGMA user_version";
+    let from = open_reader(lock.path())?.query_row(user_version, [], |row| row.get(0))?;
+    open_writer(lock.path())?;
     Ok(Migrated { from, to: SCHEMA })
 }
 
@@ -177,6 +151,8 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags)?;
     db.busy_timeout(BUSY)?;
+    // SQLite opens the log with the first question: it must not be another one by then.
+    db.query_row("PRAGMA schema_version", [], |_| Ok(()))?;
     Ok(db)
 }
 

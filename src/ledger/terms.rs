@@ -12,8 +12,34 @@ use crate::state::State;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process holds it.
-    #[error("another process has this ledger open")]
+    #[error(
+        "another process has this ledger open, by this path or another one: the lock is on the database file itself and ends with that process"
+    )]
     Locked,
+    /// A running process was started with this path, and its file is not at it any more.
+    #[error(
+        "a running payoutd was started with this path and has another file open: its file was removed, moved or replaced (or that payoutd is an older version). Put that file back, or stop that payoutd: docs/operations.md"
+    )]
+    Replaced,
+    /// It has several names, and SQLite finds its log by the name.
+    #[error(
+        "the ledger file has {0} hard links: opened by another name, it lacks the commits in its log. Remove all names but one"
+    )]
+    Linked(u64),
+    /// It is mounted without its folder, and SQLite makes its log in the folder.
+    #[error(
+        "the ledger file is a mount point: its log would lie outside of the mount and be lost with it. Mount the folder instead"
+    )]
+    Mounted,
+    /// What is at its path is not what was opened.
+    #[error("{} was removed, moved or replaced: docs/operations.md", path.display())]
+    Moved {
+        /// The path: of the ledger, its log, or the log's index.
+        path: std::path::PathBuf,
+        /// Why nothing can be seen there, where that is so.
+        #[source]
+        cause: Option<std::io::Error>,
+    },
     /// It was written by a newer payoutd.
     #[error("the ledger has schema version {found}, newer than the {known} known here")]
     Newer {

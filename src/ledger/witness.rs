@@ -15,7 +15,7 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -63,6 +63,8 @@ pub(super) struct Standing {
 #[derive(Debug)]
 pub(super) struct Witness {
     ledger: String,
+    /// Of its file, where there is one.
+    path: Option<PathBuf>,
     memory: Mutex<Memory>,
 }
 
@@ -119,7 +121,8 @@ impl Witness {
         }
         let intakes = HashMap::new();
         let memory = Memory { window, marks, intakes, file, slot, failing: false };
-        Ok(Self { ledger: ledger.to_owned(), memory: Mutex::new(memory) })
+        let path = path.map(Path::to_owned);
+        Ok(Self { ledger: ledger.to_owned(), path, memory: Mutex::new(memory) })
     }
 
     /// The identity of its ledger.
@@ -203,6 +206,23 @@ impl Witness {
             memory.intakes.insert(pid, mark);
         }
         mark.number >= known.number
+    }
+
+    /// Makes its file anew where that was removed, as together with the ledger: an empty ledger in the place of
+    /// this one is refused by what it remembers. A file that is there is left alone, and none is kept open, which
+    /// might keep a file system mounted in the place of the right one.
+    pub(super) fn restore(&self) {
+        let Some(path) = &self.path else { return };
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        let text = record(&self.ledger, self.mark());
+        match made.and_then(|file| file.write_all_at(text.as_bytes(), 0)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "witness cannot be made anew");
+            }
+        }
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {

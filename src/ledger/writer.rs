@@ -1,6 +1,7 @@
 //! The thread that writes: whatever is queued, one transaction, one sync, then the answers.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc as tokio_mpsc, oneshot, watch};
 
+use super::sqlite::file::Files;
 use super::watchers::Watchers;
 use super::witness::{Mark, Witness};
 use super::{OpenError, Unavailable, sqlite};
@@ -23,6 +25,8 @@ const GATHER_EACH: Duration = Duration::from_micros(80);
 const GATHER_MAX: Duration = Duration::from_millis(4);
 /// How often a ledger that failed is tried again.
 const REOPEN_EVERY: Duration = Duration::from_millis(500);
+/// How often the ledger's files are looked at while nothing is written.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What an operation has at hand within its batch.
 pub(super) struct Batch<'a> {
@@ -113,7 +117,7 @@ pub(super) struct Signals {
 }
 
 pub(super) struct Writer {
-    path: PathBuf,
+    files: Files,
     /// None after a failure, until the file could be opened again.
     db: Option<Connection>,
     /// When opening was last tried.
@@ -125,19 +129,17 @@ pub(super) struct Writer {
     operations: u64,
     /// Sends begun and not settled yet: how much more is about to come.
     aloft: u32,
-    _lock: sqlite::Lock,
 }
 
 impl Writer {
     pub(super) fn new(
-        path: &Path,
+        files: Files,
         db: Connection,
-        lock: sqlite::Lock,
         queue: mpsc::Receiver<Write>,
         signals: Signals,
     ) -> Self {
         Self {
-            path: path.to_owned(),
+            files,
             db: Some(db),
             opened: Instant::now(),
             queue,
@@ -145,7 +147,6 @@ impl Writer {
             commits: 0,
             operations: 0,
             aloft: 0,
-            _lock: lock,
         }
     }
 
@@ -155,10 +156,13 @@ impl Writer {
             if self.db.is_none() && self.opened.elapsed() >= REOPEN_EVERY {
                 self.reopen();
             }
-            let wait = if self.db.is_some() { Duration::MAX } else { REOPEN_EVERY };
+            let wait = if self.db.is_some() { LOOK_EVERY } else { REOPEN_EVERY };
             match self.queue.recv_timeout(wait) {
                 Ok(first) => batch.push(first),
-                Err(mpsc::RecvTimeoutError::Timeout) => continue,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    self.look();
+                    continue;
+                }
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
             }
             self.gather();
@@ -177,10 +181,34 @@ impl Writer {
         }
     }
 
+    /// Whether the ledger's files are where they were opened. Where they have just come back, the file is opened
+    /// anew: somebody may have written to it elsewhere.
+    fn look(&mut self) -> bool {
+        let before = self.files.in_place().load(Ordering::Acquire);
+        let in_place = self.files.look();
+        if before != in_place {
+            self.signals.up.send_replace(false);
+            if in_place {
+                self.db = None;
+            } else {
+                self.signals.witness.restore();
+            }
+        }
+        in_place
+    }
+
     /// Opens the file again after a failure; opening proves that it can be written.
     fn reopen(&mut self) {
         self.opened = Instant::now();
-        match open_again(&self.path, &self.signals.witness) {
+        if !self.look() {
+            return;
+        }
+        let opened = open_again(self.files.path(), &self.signals.witness);
+        // What was opened must be what is locked, and what the readers have.
+        if !self.look() {
+            return;
+        }
+        match opened {
             Ok(db) => {
                 tracing::warn!("ledger can be written again");
                 self.db = Some(db);
@@ -197,16 +225,19 @@ impl Writer {
     fn commit(&mut self, batch: &mut Vec<Write>) {
         let mut answers = Vec::with_capacity(batch.len());
         let (aloft, start) = (self.aloft, Instant::now());
+        let in_place = self.files.in_place().load(Ordering::Acquire);
         let committed = match &mut self.db {
-            Some(db) => write(db, batch, &mut answers, aloft).map_err(|error| {
+            Some(db) if in_place => write(db, batch, &mut answers, aloft).map_err(|error| {
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(error, "ledger commit failed; opening it anew");
                 self.db = None;
                 self.signals.up.send_replace(false);
                 Unavailable
             }),
-            None => Err(Unavailable),
+            Some(_) | None => Err(Unavailable),
         };
+        // A commit to a file that is not at its path is gone with this process, so nobody may rely upon it.
+        let committed = if self.look() { committed } else { Err(Unavailable) };
         // What was not reached is told the same by dropping its reply.
         batch.clear();
         let (changed, committed) = match committed {
@@ -241,7 +272,7 @@ struct Done {
     mark: Mark,
 }
 
-/// Opens the file anew; it may be another one by now.
+/// Opens the file anew; what is in it may be another ledger by now.
 fn open_again(path: &Path, witness: &Witness) -> Result<Connection, OpenError> {
     let db = sqlite::open_writer(path)?;
     sqlite::check(&sqlite::standing(&db)?, witness)?;
@@ -277,7 +308,7 @@ mod tests {
     fn a_file_that_is_an_old_copy_by_now_is_not_written_again() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("ledger");
-        let _lock = sqlite::claim(&path).expect("free");
+        let _lock = sqlite::file::Lock::claim(&path).expect("free");
         let db = sqlite::open_writer(&path).expect("opened");
         let witness = Witness::open(None, &sqlite::standing(&db).expect("read").ledger);
         let witness = witness.expect("no file is needed");

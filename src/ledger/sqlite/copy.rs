@@ -6,9 +6,9 @@ use std::time::SystemTime;
 
 use rusqlite::{Connection, OpenFlags, Rows, Statement, params};
 
+use super::file::Lock;
 use super::{
-    APPLICATION, BUSY, Error, Lock, RETIRED, Retirement, SCHEMA, claim, damaged, micros,
-    retirement, standing,
+    APPLICATION, BUSY, Error, RETIRED, Retirement, SCHEMA, damaged, micros, retirement, standing,
 };
 use crate::amount::Total;
 use crate::ledger::OpenError;
@@ -21,6 +21,7 @@ pub(in crate::ledger) struct Source {
     db: Connection,
     /// Where its payouts have gone.
     retired: Option<Retirement>,
+    /// The last field: closed after the connection.
     _lock: Lock,
 }
 
@@ -50,8 +51,9 @@ impl Source {
         if !path.is_file() {
             return Err(OpenError::Io(io::ErrorKind::NotFound.into()));
         }
-        let lock = claim(path)?;
-        let db = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        let lock = Lock::claim(path)?;
+        let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Connection::open_with_flags(lock.path(), flags)?;
         db.busy_timeout(BUSY)?;
         db.pragma_update(None, "synchronous", "full")?;
         db.execute_batch(begin)?;

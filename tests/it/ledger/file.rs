@@ -1,5 +1,8 @@
 //! The embedded ledger's file: locked, private, in WAL mode, versioned.
 
+mod moved;
+mod names;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
