@@ -87,6 +87,14 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     Ok(db)
 }
 
+/// Brings everything in the log into the database's file, durably, and empties the log. After a sync that
+/// failed, the kernel may have dropped what it was to write of the log: later commits behind such a gap
+/// would be lost with the power.
+pub(super) fn empty_log(db: &Connection) -> Result<(), OpenError> {
+    let busy: bool = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if busy { Err(OpenError::LogInUse) } else { Ok(()) }
+}
+
 /// Which ledger it is, and how far it has come.
 pub(super) fn standing(db: &Connection) -> Result<Standing, Error> {
     db.query_row("SELECT identity, commits, time FROM ledger", [], |row| {

@@ -40,6 +40,9 @@ pub enum OpenError {
         #[source]
         cause: Option<std::io::Error>,
     },
+    /// Its log cannot be emptied after a failure, since another process reads from it.
+    #[error("another process is reading from the ledger's log")]
+    LogInUse,
     /// It was written by a newer payoutd.
     #[error("the ledger has schema version {found}, newer than the {known} known here")]
     Newer {

@@ -276,6 +276,7 @@ struct Done {
 fn open_again(path: &Path, witness: &Witness) -> Result<Connection, OpenError> {
     let db = sqlite::open_writer(path)?;
     sqlite::check(&sqlite::standing(&db)?, witness)?;
+    sqlite::empty_log(&db)?;
     Ok(db)
 }
 

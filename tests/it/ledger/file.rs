@@ -1,5 +1,6 @@
 //! The embedded ledger's file: locked, private, in WAL mode, versioned.
 
+mod log;
 mod moved;
 mod names;
 
