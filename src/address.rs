@@ -1,100 +1,52 @@
-//! Recipient addresses: the checksum of each chain that has one.
+//! Recipient addresses: whether a text is one on a chain, whether two are of one account, and whether
+//! anybody can spend what is sent there.
 //!
-//! A pre-filter, never the authority: Cregis decides. What is wrong here is certainly wrong; an
-//! unknown chain, Filecoin, and what has no checksum are let through. An address is never changed.
+//! A pre-filter, never the authority: Cregis decides. What is refused here is certainly wrong; an
+//! unknown chain, and damage to what has no checksum, is let through. An address is never changed.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
-use crc::{CRC_16_XMODEM, Crc};
-use sha3::{Digest, Keccak256};
+mod reading;
+mod unspendable;
 
-use crate::coin::Chain;
+use crate::coin::{Chain, Currency};
+use reading::{Account, Reading, read};
 
-/// Tells whether `address` can be one on `chain`.
+/// Tells whether `address` can be one on `chain`, in a form that is taken.
 pub fn fits(chain: Chain, address: &str) -> bool {
-    match chain {
-        Chain::Bitcoin { versions, hrp } => base58_check(address, versions) || segwit(address, hrp),
-        Chain::BitcoinCash => base58_check(address, &[0x00, 0x05]) || cash_addr(address),
-        Chain::Evm => evm(address),
-        Chain::Xrp => {
-            let decoded =
-                bs58::decode(address).with_alphabet(bs58::Alphabet::RIPPLE).with_check(None);
-            matches!(decoded.into_vec().as_deref(), Ok([0, rest @ ..]) if rest.len() == 20)
-        }
-        Chain::Tron => base58_check(address, &[0x41]),
-        Chain::Solana => bs58::decode(address).into_vec().is_ok_and(|bytes| bytes.len() == 32),
-        Chain::Ton => ton(address),
-        Chain::Sui => hex_digits(address, 64).is_some(),
-        Chain::Other => true,
+    malformed(chain, address).is_none()
+}
+
+/// What speaks against `address` as the recipient of `currency`; it never repeats the text.
+pub fn objection(currency: &Currency, address: &str) -> Option<&'static str> {
+    let chain = currency.chain();
+    if let Some(rule) = malformed(chain, address) {
+        Some(rule)
+    } else if currency.is_contract(address) {
+        Some("is the contract of the token itself: nobody can spend what is sent there")
+    } else if account(chain, address).is_some_and(|it| unspendable::is_unspendable(chain, &it)) {
+        Some("is an address from which nobody can spend")
+    } else {
+        None
     }
 }
 
-fn base58_check(address: &str, versions: &[u8]) -> bool {
-    let decoded = bs58::decode(address).with_check(None).into_vec();
-    matches!(decoded.as_deref(), Ok([version, rest @ ..])
-        if versions.contains(version) && rest.len() == 20)
+/// Tells whether two addresses of `chain` are of the same account, in whatever spelling, those included
+/// that are not taken. On a chain that payoutd does not know only the same text is.
+pub fn same(chain: Chain, one: &str, other: &str) -> bool {
+    one == other || account(chain, one).is_some_and(|it| Some(it) == account(chain, other))
 }
 
-fn segwit(address: &str, hrp: &str) -> bool {
-    bech32::segwit::decode(address)
-        .is_ok_and(|(found, _, _)| found.as_str().eq_ignore_ascii_case(hrp))
-}
-
-/// The hex digits behind `0x`, if there are exactly `count`.
-fn hex_digits(address: &str, count: usize) -> Option<&str> {
-    let digits = address.strip_prefix("0x")?;
-    (digits.len() == count && digits.bytes().all(|b| b.is_ascii_hexdigit())).then_some(digits)
-}
-
-/// Mixed case must be the checksum of EIP-55; one case throughout carries none.
-fn evm(address: &str) -> bool {
-    let Some(digits) = hex_digits(address, 40) else { return false };
-    let lower = digits.to_ascii_lowercase();
-    if digits == lower || digits == digits.to_ascii_uppercase() {
-        return true;
+fn malformed(chain: Chain, address: &str) -> Option<&'static str> {
+    match read(chain, address) {
+        Reading::Taken(_) | Reading::Unchecked => None,
+        Reading::Account(_, rule) | Reading::Wrong(rule) => Some(rule),
     }
-    let hash = hex::encode(Keccak256::digest(&lower));
-    digits.bytes().zip(hash.bytes()).all(|(digit, nibble)| {
-        digit.is_ascii_digit() || digit.is_ascii_uppercase() == (nibble >= b'8')
-    })
 }
 
-/// Raw `workchain:hex`, or 36 bytes of Base64 (either alphabet) that end in their CRC-16.
-fn ton(address: &str) -> bool {
-    if let Some((workchain, account)) = address.split_once(':') {
-        return matches!(workchain, "0" | "-1")
-            && account.len() == 64
-            && account.bytes().all(|b| b.is_ascii_hexdigit());
+fn account(chain: Chain, address: &str) -> Option<Account> {
+    match read(chain, address) {
+        Reading::Taken(account) | Reading::Account(account, _) => Some(account),
+        Reading::Wrong(_) | Reading::Unchecked => None,
     }
-    let decoded = URL_SAFE_NO_PAD.decode(address).or_else(|_| STANDARD_NO_PAD.decode(address));
-    let Ok(bytes) = decoded else { return false };
-    let Some((body, sum)) = bytes.split_last_chunk::<2>() else { return false };
-    body.len() == 34 && Crc::<u16>::new(&CRC_16_XMODEM).checksum(body).to_be_bytes() == *sum
-}
-
-/// CashAddr: the BCH code of its specification over the prefix and all symbols comes to zero.
-fn cash_addr(address: &str) -> bool {
-    const SYMBOLS: &[u8] = b"qpzry9x8gf2tvdw0s3jn54khce6mua7l";
-    const GENERATOR: [u64; 5] =
-        [0x98_f2bc_8e61, 0x79_b76d_99e2, 0xf3_3e5f_b3c4, 0xae_2eab_e2a8, 0x1e_4f43_e470];
-    let one_case =
-        address == address.to_ascii_lowercase() || address == address.to_ascii_uppercase();
-    let lower = address.to_ascii_lowercase();
-    let payload = lower.strip_prefix("bitcoincash:").unwrap_or(&lower);
-    let symbols: Option<Vec<u64>> = payload
-        .bytes()
-        .map(|byte| SYMBOLS.iter().position(|symbol| *symbol == byte).map(|at| at as u64))
-        .collect();
-    let Some(symbols) = symbols else { return false };
-
-    let prefix = b"bitcoincash".iter().map(|byte| u64::from(byte & 0x1f));
-    let check = prefix.chain([0]).chain(symbols).fold(1u64, |check, symbol| {
-        let top = check >> 35;
-        let next = ((check & 0x07_ffff_ffff) << 5) ^ symbol;
-        (0..5).filter(|bit| top >> bit & 1 == 1).fold(next, |next, bit| next ^ GENERATOR[bit])
-    });
-    // 20-byte hashes are the only ones that wallets pay to: 34 symbols and 8 of checksum.
-    one_case && check == 1 && payload.len() == 42
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use crate::address;
+
 /// A coin as `chain_id@token_id`; the native coin of a chain repeats the chain's id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Currency {
@@ -35,9 +37,11 @@ pub enum Chain {
     Solana,
     /// TON: user-friendly or raw.
     Ton,
+    /// Filecoin: actors' numbers, keys, actors and Ethereum's addresses.
+    Filecoin,
     /// SUI: 32 bytes, no checksum.
     Sui,
-    /// Known or unknown, without an address rule here.
+    /// Unknown: nothing is checked.
     Other,
 }
 
@@ -80,6 +84,7 @@ impl Currency {
             "195" | "198" => Chain::Tron,
             "1000" => Chain::Solana,
             "2000" => Chain::Ton,
+            "2307" => Chain::Filecoin,
             "3000" => Chain::Sui,
             _ => Chain::Other,
         }
@@ -90,12 +95,24 @@ impl Currency {
         published().find(|(chain, token, _)| self.is(chain, token)).map(|(_, _, decimals)| decimals)
     }
 
-    /// Tells whether this is the coin `token_id` on the chain `chain_id`.
+    /// Tells whether this is the coin `token_id` on the chain `chain_id`, in whatever spelling.
     pub fn is(&self, chain_id: &str, token_id: &str) -> bool {
-        // Contract addresses of EVM chains are hex; their case is only a checksum.
-        let same_contract =
-            || token_id.starts_with("0x") && token_id.eq_ignore_ascii_case(self.token_id());
-        chain_id == self.chain_id() && (token_id == self.token_id() || same_contract())
+        chain_id == self.chain_id() && self.same_contract(self.token_id(), token_id)
+    }
+
+    /// Tells whether this is a token, and `address` its contract, in whatever spelling.
+    pub fn is_contract(&self, address: &str) -> bool {
+        // A coin of SUI is `package::module::type`; the package is what has an address.
+        let contract = self.token_id().split("::").next().unwrap_or_default();
+        self.token_id() != self.chain_id() && self.same_contract(contract, address)
+    }
+
+    fn same_contract(&self, one: &str, other: &str) -> bool {
+        // The chain may be unknown, but what looks like a contract of an EVM chain is one: the case of
+        // its hex is only a checksum.
+        let hex = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        address::same(self.chain(), one, other)
+            || one.strip_prefix("0x").is_some_and(hex) && one.eq_ignore_ascii_case(other)
     }
 }
 

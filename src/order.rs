@@ -125,6 +125,7 @@ impl Order {
             refuse("currency", "must be chain_id@token_id, such as 195@195".into());
         }
         let chain = currency.as_ref().map_or(Chain::Other, Currency::chain);
+        let objection = |currency: &Currency| address::objection(currency, &draft.address);
         let decimals = currency.as_ref().and_then(decimals);
 
         let printable = !draft.address.is_empty()
@@ -132,8 +133,8 @@ impl Order {
             && draft.address.bytes().all(|byte| byte.is_ascii_graphic());
         if !printable {
             refuse("address", "must be 1 to 128 printable ASCII characters without blanks".into());
-        } else if !address::fits(chain, &draft.address) {
-            refuse("address", "is not an address of this chain: form or checksum is wrong".into());
+        } else if let Some(rule) = currency.as_ref().and_then(objection) {
+            refuse("address", rule.into());
         }
 
         let amount = Amount::parse(&draft.amount);
@@ -262,6 +263,7 @@ fn memo_fits(chain: Chain, memo: &str) -> Result<(), &'static str> {
         | Chain::Evm
         | Chain::Tron
         | Chain::Solana
+        | Chain::Filecoin
         | Chain::Sui
         | Chain::Other => Err("is for TON and XRP only"),
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::too_many_lines, reason = "tables of cases are long")]
 
 mod access;
+mod address;
 mod attacks;
 mod callback;
 mod callers;

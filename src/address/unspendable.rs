@@ -1,0 +1,62 @@
+//! Recipients from which certainly nobody can spend, as docs/api.md lists them.
+
+use super::reading::{Account, DELEGATED, NUMBER, Reading, read};
+use crate::coin::Chain;
+
+/// Destroyed on purpose; both are documented by those who did so.
+const BITCOIN: &[&str] =
+    &["1BitcoinEaterAddressDontSendf59kuE", "1CounterpartyXXXXXXXXXXXXXXXUWLpVr"];
+const DOGECOIN: &[&str] = &["DDogepartyxxxxxxxxxxxxxxxxxxw1dfzr"];
+/// ERC-7528: stands for the native coin, and is nobody's.
+const EVM: &[&str] = &["0xEeeeeEeeeEeEeeEeEeEeeEEEeeeeEeeeeeeeEEeE"];
+/// "Special addresses" in the XRP Ledger's documentation: NaN and the name reservation.
+const XRP: &[&str] = &["rrrrrrrrrrrrrrrrrrrn5RM1rHd", "rrrrrrrrrrrrrrrrrNAMEtxvNvQ"];
+/// The account that TRON burns to.
+const TRON: &[&str] = &["TLsV52sRDL79HXGGm9yzwKibb6BeruhUzy"];
+/// Programs, the mint of wrapped SOL, and the account that is emptied with each epoch.
+const SOLANA: &[&str] = &[
+    "1nc1nerator11111111111111111111111111111111",
+    "ATokenGPvbdGVxr1b2hvZbsiqW5xWH25efTNsLJA8knL",
+    "BPFLoaderUpgradeab1e11111111111111111111111",
+    "ComputeBudget111111111111111111111111111111",
+    "Config1111111111111111111111111111111111111",
+    "MemoSq4gqABAXKb96qnH8TysNcWxMyWCqXgDLGmfcHr",
+    "So11111111111111111111111111111111111111112",
+    "Stake11111111111111111111111111111111111111",
+    "TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA",
+    "TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb",
+    "Vote111111111111111111111111111111111111111",
+];
+/// Filecoin's built-in actors that pay nothing out, by number, and the one that it burns to.
+const FILECOIN: [i64; 10] = [0, 1, 2, 3, 4, 5, 6, 7, 10, 99];
+
+/// Whether certainly nobody can spend what `account` receives.
+pub(super) fn is_unspendable(chain: Chain, account: &Account) -> bool {
+    let named: &[&str] = match chain {
+        Chain::Bitcoin { .. } => &[BITCOIN, DOGECOIN].concat(),
+        Chain::BitcoinCash => BITCOIN,
+        Chain::Evm => EVM,
+        Chain::Xrp => XRP,
+        Chain::Tron => TRON,
+        Chain::Solana => SOLANA,
+        Chain::Filecoin if account.kind == NUMBER => {
+            return FILECOIN.iter().any(|number| account.body == number.to_be_bytes());
+        }
+        Chain::Filecoin if account.kind == DELEGATED => {
+            let ethereum = Account { kind: 0, body: account.body.clone() };
+            return is_unspendable(Chain::Evm, &ethereum);
+        }
+        Chain::Ton | Chain::Filecoin | Chain::Sui | Chain::Other => &[],
+    };
+    is_next_to_zero(account)
+        || named.iter().any(|address| match read(chain, address) {
+            Reading::Taken(known) => known == *account,
+            Reading::Account(..) | Reading::Wrong(_) | Reading::Unchecked => false,
+        })
+}
+
+/// All but the last two bytes are zero: zero itself, built-in contracts, precompiles, `0x...dEaD`. Nobody
+/// can find a key for one of these.
+fn is_next_to_zero(account: &Account) -> bool {
+    account.body.iter().rev().skip(2).all(|byte| *byte == 0)
+}
