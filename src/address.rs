@@ -114,4 +114,58 @@ mod tests {
         }
         assert!(fits(chain("7777"), "anything-at-all"));
     }
+
+    #[test]
+    fn spellings_of_one_account_are_the_same_and_other_accounts_are_not() {
+        let evm = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
+        let wrong_case = "0x5AAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
+        let ton = "EQCxE6mUtQJKFnGfaROTKOt1lZbDiiX1kCixRv7Nw2Id_sDs";
+        for (id, one, other) in [
+            ("60", evm, wrong_case),
+            ("60", evm, &evm[2..]),
+            ("0", GOOD[2].1, "BC1QW508D6QEJXTDG4Y5R3ZARVARY0C5XW7KV8F3T4"),
+            ("0", GOOD[2].1, "bc1QW508D6QEJXTDG4Y5R3ZARVARY0C5XW7KV8F3T4"),
+            ("5", GOOD[5].1, GOOD[6].1),
+            ("5", GOOD[5].1, GOOD[7].1),
+            ("5", GOOD[5].1, "QPM2QSZNHKS23Z7629MMS6S4CWEF74VCWVY22GDX6A"),
+            ("2000", ton, "UQCxE6mUtQJKFnGfaROTKOt1lZbDiiX1kCixRv7Nw2Id_p0p"),
+            ("2000", ton, "EQCxE6mUtQJKFnGfaROTKOt1lZbDiiX1kCixRv7Nw2Id/sDs"),
+            ("195", GOOD[11].1, "41f04b40f0d5efe9aa13b22131639fd3e0a10be38f"),
+            ("7777", "anything", "anything"),
+        ] {
+            assert!(same(chain(id), one, other) && same(chain(id), other, one), "{id} {other}");
+        }
+        let masterchain = format!("-1:{}", "ab".repeat(32));
+        let raw = &masterchain[1..].replacen('1', "0", 1);
+        for (id, one, other) in [
+            ("60", evm, "0x6aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"),
+            ("0", "1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa", "3J98t1WpEZ73CNmQviecrnyiWrnqRhWNLy"),
+            ("2000", &masterchain, raw),
+            ("195", "TXsmKpEuW7qWnXzJLGP9eDLvWPR2GRn1FS", "txsmKpEuW7qWnXzJLGP9eDLvWPR2GRn1FS"),
+            ("1000", "EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v", "ePjFWdd5AufqSSqeM2qN1xzyba"),
+            ("7777", "anything", "Anything"),
+            ("60", "x", "y"),
+        ] {
+            assert!(!same(chain(id), one, other), "{id} {one} {other}");
+        }
+    }
+
+    /// Cregis's echoes are compared before anybody has looked at them.
+    #[test]
+    fn no_text_is_too_long_or_too_odd_to_be_compared() {
+        let begun = std::time::Instant::now();
+        let long = "1".repeat(60_000);
+        let odd = [
+            "", ":", "0:", "0x", "0X", "é", "0é", "fé", "f", "f4", "f4f", "f410f", "t0", "41",
+            &long,
+        ];
+        for id in ["0", "2", "3", "5", "60", "144", "195", "1000", "2000", "2307", "3000", "7777"] {
+            for text in odd {
+                assert!(same(chain(id), text, text), "{id} {text:.9}");
+                assert!(!same(chain(id), text, "bitcoincash:é"), "{id} {text:.9}");
+                assert!(id == "7777" || !fits(chain(id), text), "{id} {text:.9}");
+            }
+        }
+        assert!(begun.elapsed() < std::time::Duration::from_secs(1), "{:?}", begun.elapsed());
+    }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bigdecimal::BigDecimal;
+use bigdecimal::num_bigint::BigInt;
 
 /// More digits than any coin needs; bounds the work that a hostile text can cause.
 const DIGITS_MAX: usize = 36;
@@ -21,6 +22,11 @@ pub enum InvalidAmount {
         "must be plain decimal digits with at most one point between them, such as 1.1; no sign, exponent or leading zeros"
     )]
     Form,
+    /// A number with an exponent.
+    #[error(
+        "must be plain decimal digits without an exponent: print it with format(d, \"f\") in Python, toPlainString() in Java, toFixed() of the decimal library in JavaScript, to_s(\"F\") in Ruby"
+    )]
+    Exponent,
     /// More than 36 digits.
     #[error("must have at most 36 digits")]
     TooLong,
@@ -40,7 +46,8 @@ impl Amount {
         let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
         let leading_zero = whole.len() > 1 && whole.starts_with('0');
         if !digits(whole) || !fraction.is_none_or(digits) || leading_zero {
-            return Err(InvalidAmount::Form);
+            let exponent = Written::parse(text).is_some_and(|written| written.exponent.is_some());
+            return Err(if exponent { InvalidAmount::Exponent } else { InvalidAmount::Form });
         }
         if whole.len() + fraction.map_or(0, str::len) > DIGITS_MAX {
             return Err(InvalidAmount::TooLong);
@@ -52,6 +59,13 @@ impl Amount {
         Ok(Self(if fraction.is_empty() { whole.into() } else { format!("{whole}.{fraction}") }))
     }
 
+    /// Tells whether `text` is this amount in any form in which a library prints numbers: with an
+    /// exponent, with zeros that mean nothing. Exact, and bounded whatever the exponent is.
+    pub fn is_written(&self, text: &str) -> bool {
+        let value = |text| Written::parse(text).and_then(|written| written.value());
+        value(text).is_some_and(|it| Some(it) == value(&self.0))
+    }
+
     /// The number of digits after the point.
     pub fn decimals(&self) -> usize {
         self.0.split_once('.').map_or(0, |(_, fraction)| fraction.len())
@@ -60,6 +74,51 @@ impl Amount {
     /// The canonical text, as it is stored, signed and sent.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// The parts of a number's text.
+struct Written<'a> {
+    digits: &'a str,
+    exponent: Option<&'a str>,
+}
+
+/// More than any library prints; bounds the work that a hostile text can cause.
+const WRITTEN_MAX: usize = 256;
+const EXPONENT_MAX: usize = 6;
+
+impl<'a> Written<'a> {
+    /// `[+]digits[.digits][e[+|-]digits]`, `e` in either case; one side of the point may be empty.
+    fn parse(text: &'a str) -> Option<Self> {
+        let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+            Some((mantissa, exponent)) => (mantissa, Some(exponent)),
+            None => (text, None),
+        };
+        let all_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        let digits = mantissa.strip_prefix('+').unwrap_or(mantissa);
+        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+        let is_exponent = |text: &str| {
+            let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+            !digits.is_empty() && all_digits(digits)
+        };
+        let fits = all_digits(whole)
+            && all_digits(fraction)
+            && !(whole.is_empty() && fraction.is_empty())
+            && exponent.is_none_or(is_exponent);
+        fits.then_some(Self { digits, exponent })
+    }
+
+    /// The value as a number without zeros at its end, and the power of ten to divide it by. None where
+    /// nobody would write so.
+    fn value(&self) -> Option<(BigInt, i64)> {
+        let exponent = self.exponent.unwrap_or("0");
+        if self.digits.len() > WRITTEN_MAX || exponent.len() > EXPONENT_MAX {
+            return None;
+        }
+        let digits: BigDecimal = self.digits.parse().ok()?;
+        let (number, scale) = digits.normalized().into_bigint_and_exponent();
+        let zero = number == BigInt::default();
+        Some((number, if zero { 0 } else { scale - exponent.parse::<i64>().ok()? }))
     }
 }
 
@@ -161,15 +220,84 @@ mod tests {
     fn everything_that_is_not_a_plain_decimal_is_refused() {
         use InvalidAmount as I;
         for text in [
-            "", ".", "1.", ".5", "+1", "-1", "1e3", "0x1", "01", "00.1", "1,1", "1_000", " 1",
-            "1 ", "1.1.1", "NaN", "inf", "１", "1\n", "٣",
+            "", ".", "1.", ".5", "+1", "-1", "0x1", "01", "00.1", "1,1", "1_000", " 1", "1 ",
+            "1.1.1", "NaN", "inf", "１", "1\n", "٣",
         ] {
             assert_eq!(Amount::parse(text), Err(I::Form), "{text:?}");
+        }
+        for text in ["1e3", "1E-7", "1e-07", "1.0E-7", "0.1e-6", "1E+2", "0E-8", "1E+999999999"] {
+            assert_eq!(Amount::parse(text), Err(I::Exponent), "{text:?}");
+        }
+        for text in ["e", "1e", "e3", "1e+", "1e1.5", "-1e3", "1e3e3", "1.1e3 BTC"] {
+            assert_eq!(Amount::parse(text), Err(I::Form), "{text:?}");
+        }
+        let rule = I::Exponent.to_string();
+        for how in ["format(d, \"f\")", "toPlainString()", "toFixed()", "to_s(\"F\")"] {
+            assert!(rule.contains(how), "{rule}");
         }
         for text in ["0", "0.0", "0.000000"] {
             assert_eq!(Amount::parse(text), Err(I::Zero), "{text:?}");
         }
         assert_eq!(Amount::parse(&"9".repeat(37)), Err(I::TooLong));
         assert!(Amount::parse(&"9".repeat(36)).is_ok());
+    }
+
+    #[test]
+    fn an_amount_is_known_by_its_value_in_every_form_that_a_library_prints() {
+        let zeros = "0".repeat(40);
+        for (amount, same) in [
+            ("0.0000001", &["1E-7", "1e-7", "1e-07", "1.0E-7", "0.1e-6", "10E-8", "+1E-7"][..]),
+            ("100", &["1E+2", "1e2", "1E2", "0.1e3", "100.0", "1000E-1", "0100", "+100"]),
+            ("5", &[&format!("5.{zeros}"), "5.", "05", "5E0", "5e+00", &format!("5{zeros}E-40")]),
+            ("0.5", &[".5", "0.50", "5E-1", "00.5"]),
+            ("9007199254740993", &["9007199254740993.0", "9.007199254740993E15"]),
+            ("0.000000000000000001", &["1E-18", "1e-018"]),
+        ] {
+            let (amount, text) = (Amount::parse(amount).expect(amount), amount);
+            assert!(amount.is_written(text));
+            for written in same {
+                assert!(amount.is_written(written), "{amount} as {written}");
+            }
+        }
+        let amount = Amount::parse("9007199254740993").expect("good");
+        for other in ["9007199254740992", "9.007199254740992E15", "9007199254740993E1", "0", "0E5"]
+        {
+            assert!(!amount.is_written(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_nobody_would_print_is_no_amount_and_costs_nothing() {
+        let one = Amount::parse("1").expect("good");
+        let begun = std::time::Instant::now();
+        for hostile in [
+            "1E+999999999",
+            "1E-999999999",
+            "1E+99999",
+            "1E+9223372036854775807",
+            "10E9223372036854775807",
+            "0E+999999999",
+            &"1".repeat(60_000),
+            &format!("1E{}", "9".repeat(60_000)),
+            &format!("1.{}", "0".repeat(60_000)),
+            "",
+            "-1",
+            "--1",
+            "1_0",
+            " 1",
+            "1 ",
+            "NaN",
+            "inf",
+            "0x1",
+            "1,0",
+            "1e",
+            "e1",
+            ".",
+            "+",
+            "١",
+        ] {
+            assert!(!one.is_written(hostile), "{:.20}", hostile);
+        }
+        assert!(begun.elapsed() < std::time::Duration::from_secs(1), "{:?}", begun.elapsed());
     }
 }

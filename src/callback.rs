@@ -195,6 +195,8 @@ fn message(
     // What one of our own requests, reflected at us, would lack.
     json.text("nonce")?;
     json.int64("timestamp")?;
+    // Documented as a text; how a number would have been written for the signature is not.
+    json.text("amount")?;
     let cid = json.int64("cid").filter(|cid| *cid > 0)?;
     let echo = echo(&json).filter(|echo| echo.pid == Some(pid))?;
     let body = std::str::from_utf8(body).ok()?.to_owned();

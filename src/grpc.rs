@@ -32,17 +32,18 @@ use tonic::{Request, Response, Status};
 use tower::layer::util::{Identity, Stack};
 
 use crate::caller::{Callers, Over};
-use crate::coin::Currency;
+use crate::coin::{Chain, Currency};
 use crate::config;
 use crate::engine::{Engine, Refused};
 use crate::health::Health;
 use crate::ledger::Id;
 use crate::metrics::label::Shed;
-use crate::order::{Draft, Order, Violation, id_fits};
+use crate::order::{Draft, Key, Order, Violation, id_fits};
 use crate::pb;
 use crate::pb::operator_service_server::OperatorServiceServer;
 use crate::pb::payout_service_server::{PayoutService, PayoutServiceServer};
 use crate::policy::Terms;
+use crate::state::State;
 use crate::telemetry::span;
 use call::Call;
 use gate::Gate;
@@ -202,13 +203,39 @@ impl Payouts {
         let _waiting = self.place(&self.calls, Shed::Calls)?;
         let validate_only = request.validate_only;
         let terms = call.terms();
-        let (order, too_fine) = span::validate().in_scope(|| self.order(request, terms))?;
+        let (order, late) = span::validate().in_scope(|| self.order(request, terms))?;
+        let (address, too_fine) = match late {
+            Some(late) if late.field == "address" => (Some(late), None),
+            late => (None, late),
+        };
+        if let Some(violation) = address {
+            self.excuse_address(&order, terms, violation).await?;
+        }
         if validate_only {
             let validated = self.engine.validate(&order, terms, until).await;
             return validated.map(|()| None).map_err(|refused| status::refused(&refused));
         }
+        if order.currency.chain() == Chain::Other {
+            self.engine.metrics().rpc.unchecked_addresses.inc();
+        }
         let created = self.engine.create(order, too_fine, terms, call.id(), until).await;
         created.map(|payout| Some(payout.into())).map_err(|refused| status::refused(&refused))
+    }
+
+    /// Lets an order pass whose address is refused today where its id is recorded and will not be sent
+    /// again: rules became stricter, and what is recorded is answered all the same.
+    async fn excuse_address(
+        &self,
+        order: &Order,
+        terms: &Terms,
+        violation: Violation,
+    ) -> Result<(), Status> {
+        let Key { pid, third_party_id } = order.key.clone();
+        match self.engine.get(terms, pid, Id::ThirdParty(third_party_id)).await {
+            Ok(known) if known.state != State::NotSent => Ok(()),
+            Ok(_) | Err(Refused::UnknownPayout) => Err(status::invalid(&[violation])),
+            Err(refused) => Err(status::refused(&refused)),
+        }
     }
 
     async fn get(
@@ -294,7 +321,7 @@ impl Payouts {
         }
     }
 
-    /// The order, and how it is too fine for its coin, if it is and nothing else is wrong.
+    /// The order, and what is wrong with its amount or address, if nothing else is and it may be recorded.
     fn order(
         &self,
         request: pb::CreatePayoutRequest,
@@ -320,8 +347,8 @@ impl Payouts {
         };
         match Order::examine(draft, strict_text, decimals) {
             Ok(checked) if violations.is_empty() => Ok(checked),
-            Ok((_, too_fine)) => {
-                violations.extend(too_fine);
+            Ok((_, late)) => {
+                violations.extend(late);
                 Err(status::invalid(&violations))
             }
             Err(more) => {

@@ -1,11 +1,15 @@
 //! Strict JSON: one reading per text.
 //!
 //! Integers stay exact, a repeated key is refused, and a number with a point or an exponent is kept
-//! apart from integers, so that an id can never have gone through a binary fraction.
+//! as it is written, so that neither an id nor an amount can ever have gone through a binary fraction.
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// Deeper nesting is refused; no message of Cregis's has more than three levels.
+const DEPTH: usize = 32;
 
 /// A JSON value.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,8 +20,8 @@ pub enum Json {
     Bool(bool),
     /// A number that is exactly this integer, written without point or exponent.
     Integer(i128),
-    /// Any other number; its value is not kept.
-    Inexact,
+    /// Any other number, as it is written.
+    Decimal(String),
     /// A text.
     Text(String),
     /// A list.
@@ -33,7 +37,7 @@ impl Json {
     /// Where they are not UTF-8, not one JSON value, or repeat a key. The error names a place,
     /// never the text.
     pub fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(bytes)
+        read(serde_json::from_slice(bytes)?, DEPTH)
     }
 
     /// The value under `key`, if this is an object that has it.
@@ -43,7 +47,7 @@ impl Json {
             Self::Null
             | Self::Bool(_)
             | Self::Integer(_)
-            | Self::Inexact
+            | Self::Decimal(_)
             | Self::Text(_)
             | Self::List(_) => None,
         }
@@ -54,6 +58,14 @@ impl Json {
         match self.get(key) {
             Some(Self::Text(text)) => Some(text),
             _ => None,
+        }
+    }
+
+    /// The text under `key`, or the number there as it is written.
+    pub fn text_or_number(&self, key: &str) -> Option<String> {
+        match self.get(key) {
+            Some(Self::Decimal(written)) => Some(written.clone()),
+            _ => self.text_or_integer(key),
         }
     }
 
@@ -75,66 +87,58 @@ impl Json {
     }
 }
 
-impl<'de> Deserialize<'de> for Json {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(JsonVisitor)
+/// Reads one value. A number's own text is to be had in no other way than from the raw JSON.
+fn read(raw: &RawValue, depth: usize) -> Result<Json, serde_json::Error> {
+    let text = raw.get();
+    let inside = || depth.checked_sub(1).ok_or_else(|| Error::custom("nested too deeply"));
+    Ok(match text.as_bytes() {
+        [b'n', ..] => Json::Null,
+        [b't' | b'f', ..] => Json::Bool(serde_json::from_str(text)?),
+        [b'"', ..] => Json::Text(serde_json::from_str(text)?),
+        [b'[', ..] => {
+            let depth = inside()?;
+            let values: Vec<&RawValue> = serde_json::from_str(text)?;
+            let values = values.into_iter().map(|value| read(value, depth));
+            Json::List(values.collect::<Result<_, _>>()?)
+        }
+        [b'{', ..] => {
+            let depth = inside()?;
+            let fields = serde_json::Deserializer::from_str(text).deserialize_map(Fields)?;
+            let fields = fields.into_iter().map(|(key, value)| Ok((key, read(value, depth)?)));
+            Json::Object(fields.collect::<Result<_, serde_json::Error>>()?)
+        }
+        _ => number(text),
+    })
+}
+
+/// What JSON allows as a number: an integer where it is one of 64 bits, signed or not.
+fn number(text: &str) -> Json {
+    let range = i128::from(i64::MIN)..=i128::from(u64::MAX);
+    match text.parse::<i128>() {
+        Ok(value) if range.contains(&value) && text != "-0" => Json::Integer(value),
+        Ok(_) | Err(_) => Json::Decimal(text.to_owned()),
     }
 }
 
-struct JsonVisitor;
+/// Reads an object's fields without looking into their values.
+struct Fields;
 
-impl<'de> Visitor<'de> for JsonVisitor {
-    type Value = Json;
+impl<'de> Visitor<'de> for Fields {
+    type Value = Vec<(String, &'de RawValue)>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value without repeated keys")
+        f.write_str("an object without repeated keys")
     }
 
-    fn visit_unit<E>(self) -> Result<Json, E> {
-        Ok(Json::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Json, E> {
-        Ok(Json::Bool(value))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
-        Ok(Json::Integer(value.into()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
-        Ok(Json::Integer(value.into()))
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Json, E> {
-        Ok(Json::Inexact)
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Json, E> {
-        Ok(Json::Text(value.to_owned()))
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Json, E> {
-        Ok(Json::Text(value))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Json, A::Error> {
-        let mut values = Vec::new();
-        while let Some(value) = list.next_element()? {
-            values.push(value);
-        }
-        Ok(Json::List(values))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
-        let mut fields: Vec<(String, Json)> = Vec::new();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields: Self::Value = Vec::new();
         while let Some(key) = map.next_key::<String>()? {
             if fields.iter().any(|(known, _)| *known == key) {
                 return Err(A::Error::custom("repeated key"));
             }
             fields.push((key, map.next_value()?));
         }
-        Ok(Json::Object(fields))
+        Ok(fields)
     }
 }
 
@@ -148,8 +152,11 @@ mod tests {
         assert_eq!(at("9007199254740993"), Json::Integer(9_007_199_254_740_993));
         assert_eq!(at("18446744073709551615"), Json::Integer(u64::MAX.into()));
         assert_eq!(at("-1"), Json::Integer(-1));
-        for inexact in ["1.0", "1e3", "1E0", "18446744073709551616", "-0.0"] {
-            assert_eq!(at(inexact), Json::Inexact, "{inexact}");
+        let long = format!("1.{}1", "0".repeat(60));
+        for number in
+            ["1.0", "1e3", "1E-7", "18446744073709551616", "-0.0", "-0", "1E+999999999", &long]
+        {
+            assert_eq!(at(number), Json::Decimal(number.to_owned()), "{number}");
         }
     }
 
@@ -164,6 +171,13 @@ mod tests {
             "{'a':1}",
             "{\"a\":NaN}",
             "{\"a\":01}",
+            "{\"a\":.5}",
+            "{\"a\":1.}",
+            "{\"a\":+1}",
+            "{\"a\":1e}",
+            "{\"a\":nul}",
+            "{\"a\":\"\\x\"}",
+            "[1,]",
             "",
         ] {
             assert!(Json::parse(bad.as_bytes()).is_err(), "{bad}");

@@ -26,7 +26,7 @@ pub struct Order {
     pub amount: Amount,
     /// Text for Cregis's records, or empty.
     pub remark: String,
-    /// Destination tag or comment, or empty.
+    /// Destination tag without leading zeros, or comment, or empty.
     pub memo: String,
     /// Where the caller wants Cregis's notices, or empty.
     pub callback_url: String,
@@ -102,13 +102,14 @@ impl Order {
     /// # Errors
     /// All violations together, in the request's field order.
     pub fn check(draft: Draft, strict_text: bool) -> Result<Self, Vec<Violation>> {
-        let (order, too_fine) = Self::examine(draft, strict_text, Currency::decimals)?;
-        too_fine.map_or(Ok(order), |violation| Err(vec![violation]))
+        let (order, late) = Self::examine(draft, strict_text, Currency::decimals)?;
+        late.map_or(Ok(order), |violation| Err(vec![violation]))
     }
 
-    /// As [`Order::check`], with `decimals` telling those of a coin, which can change: where nothing
-    /// is wrong but that the amount is too fine, the order comes with that violation, since an id that
-    /// is recorded is answered all the same.
+    /// As [`Order::check`], with `decimals` telling those of a coin. These can change, and the rules for
+    /// addresses became stricter over time: where nothing else is wrong than an amount that is too fine
+    /// or an address, the order comes with that violation, since an id that is recorded is answered all
+    /// the same.
     ///
     /// # Errors
     /// All violations together, in the request's field order.
@@ -128,6 +129,7 @@ impl Order {
         let objection = |currency: &Currency| address::objection(currency, &draft.address);
         let decimals = currency.as_ref().and_then(decimals);
 
+        let mut may_be_recorded = false;
         let printable = !draft.address.is_empty()
             && draft.address.len() <= 128
             && draft.address.bytes().all(|byte| byte.is_ascii_graphic());
@@ -135,16 +137,16 @@ impl Order {
             refuse("address", "must be 1 to 128 printable ASCII characters without blanks".into());
         } else if let Some(rule) = currency.as_ref().and_then(objection) {
             refuse("address", rule.into());
+            may_be_recorded = true;
         }
 
         let amount = Amount::parse(&draft.amount);
-        let mut only_too_fine = false;
         match &amount {
             Err(invalid) => refuse("amount", invalid.to_string()),
             Ok(amount) => {
                 if let Some(rule) = too_fine(amount, decimals) {
                     refuse("amount", rule);
-                    only_too_fine = true;
+                    may_be_recorded = true;
                 }
             }
         }
@@ -175,16 +177,16 @@ impl Order {
             }
         }
 
-        only_too_fine &= violations.len() == 1;
+        may_be_recorded &= violations.len() == 1;
         match (currency, amount) {
-            (Some(currency), Ok(amount)) if violations.is_empty() || only_too_fine => {
+            (Some(currency), Ok(amount)) if violations.is_empty() || may_be_recorded => {
                 let order = Self {
                     key: Key { pid: draft.pid, third_party_id: draft.third_party_id },
                     currency,
                     address: draft.address,
                     amount,
                     remark: draft.remark,
-                    memo: draft.memo,
+                    memo: canonical_memo(chain, draft.memo),
                     callback_url: draft.callback_url,
                 };
                 Ok((order, violations.pop()))
@@ -193,18 +195,39 @@ impl Order {
         }
     }
 
-    /// Names the fields in which `other` differs; empty means the same payout is asked for.
+    /// Names the fields in which `other` differs; empty means the same payout is asked for. Coins,
+    /// addresses, amounts and tags are compared by meaning, whatever their spelling.
     pub fn differences(&self, other: &Self) -> Vec<&'static str> {
         let fields = [
-            ("currency", self.currency != other.currency),
-            ("address", self.address != other.address),
+            ("currency", !self.currency.is(other.currency.chain_id(), other.currency.token_id())),
+            ("address", !self.pays_to(&other.address)),
             ("amount", self.amount != other.amount),
-            ("memo", self.memo != other.memo),
+            ("memo", !self.has_memo(&other.memo)),
             ("remark", self.remark != other.remark),
             ("callback_url", self.callback_url != other.callback_url),
         ];
         fields.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }
+}
+
+impl Order {
+    /// Tells whether `address` is the recipient, as the chain reads it.
+    pub fn pays_to(&self, address: &str) -> bool {
+        address::same(self.currency.chain(), &self.address, address)
+    }
+
+    /// Tells whether `memo` is this order's: a tag of the XRP Ledger by its number, anything else letter
+    /// by letter. Ledgers from before tags were made canonical hold some with leading zeros.
+    pub fn has_memo(&self, memo: &str) -> bool {
+        let same_tag = || tag(memo).is_some_and(|it| Some(it) == tag(&self.memo));
+        self.memo == memo || self.currency.chain() == Chain::Xrp && same_tag()
+    }
+}
+
+/// The number that a tag of the XRP Ledger is: below 2^32 - 1, in at most ten digits.
+fn tag(memo: &str) -> Option<u32> {
+    let digits = memo.len() <= 10 && memo.bytes().all(|byte| byte.is_ascii_digit());
+    memo.parse().ok().filter(|tag| digits && *tag < u32::MAX)
 }
 
 /// The rule that `amount` breaks in a coin of at most `decimals`, if it does and they are known.
@@ -251,13 +274,7 @@ fn memo_fits(chain: Chain, memo: &str) -> Result<(), &'static str> {
     match chain {
         _ if memo.is_empty() => Ok(()),
         Chain::Ton => text_fits(memo),
-        Chain::Xrp => {
-            let digits = memo.len() <= 10 && memo.bytes().all(|byte| byte.is_ascii_digit());
-            match memo.parse::<u64>() {
-                Ok(tag) if digits && tag < 4_294_967_295 => Ok(()),
-                Ok(_) | Err(_) => Err("must be digits below 4294967295 for XRP"),
-            }
-        }
+        Chain::Xrp => tag(memo).map(|_| ()).ok_or("must be digits below 4294967295 for XRP"),
         Chain::Bitcoin { .. }
         | Chain::BitcoinCash
         | Chain::Evm
@@ -266,6 +283,14 @@ fn memo_fits(chain: Chain, memo: &str) -> Result<(), &'static str> {
         | Chain::Filecoin
         | Chain::Sui
         | Chain::Other => Err("is for TON and XRP only"),
+    }
+}
+
+/// One spelling for one tag: what is recorded, signed and sent.
+fn canonical_memo(chain: Chain, memo: String) -> String {
+    match tag(&memo) {
+        Some(tag) if chain == Chain::Xrp => tag.to_string(),
+        Some(_) | None => memo,
     }
 }
 

@@ -39,7 +39,7 @@ pub fn parameters(body: &Json) -> Option<Vec<(&str, String)>> {
             Json::Integer(value) => value.to_string(),
             Json::Bool(value) => value.to_string(),
             Json::Null => String::new(),
-            Json::Inexact | Json::List(_) | Json::Object(_) => return None,
+            Json::Decimal(_) | Json::List(_) | Json::Object(_) => return None,
         };
         Some((name.as_str(), text))
     });

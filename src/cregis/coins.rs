@@ -69,7 +69,7 @@ fn parse(data: &Json) -> Option<Vec<Coin>> {
         Json::List(_)
         | Json::Bool(_)
         | Json::Integer(_)
-        | Json::Inexact
+        | Json::Decimal(_)
         | Json::Text(_)
         | Json::Object(_) => None,
     }

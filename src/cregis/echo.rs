@@ -3,7 +3,6 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::amount::Amount;
 use crate::json::Json;
 use crate::order::Order;
 use crate::payout::Progress;
@@ -17,7 +16,7 @@ pub struct Echo {
     pub third_party_id: String,
     /// The recipient.
     pub address: String,
-    /// Decimal text.
+    /// A number, as it is written.
     pub amount: String,
     /// Cregis's id of the chain.
     pub chain_id: String,
@@ -53,11 +52,11 @@ impl Echo {
             pid: data.int64("pid"),
             third_party_id: data.text("third_party_id")?.to_owned(),
             address: data.text(address)?.to_owned(),
-            amount: data.text("amount")?.to_owned(),
+            amount: data.text_or_number("amount")?,
             chain_id: data.text_or_integer("chain_id")?,
             token_id: data.text_or_integer("token_id")?,
             remark: data.text("remark").map(str::to_owned),
-            memo: data.text_or_integer("memo"),
+            memo: data.text_or_number("memo"),
             status: i32::try_from(status).ok()?,
             txid: data.text("txid").unwrap_or_default().to_owned(),
             block_height: integer_or_text(data, "block_height").unwrap_or_default(),
@@ -65,33 +64,29 @@ impl Echo {
         })
     }
 
-    /// Names the fields in which this is not `order`. Empty means that it is.
+    /// Names the fields that decide about money in which this is not `order`, by meaning. Empty means
+    /// that it is.
     ///
     /// The coin's name is not compared: chain and token identify the coin, the name varies.
     pub fn differences(&self, order: &Order) -> Vec<&'static str> {
-        let amount = Amount::parse(&self.amount);
-        let token = order.currency.token_id();
-        // Contracts of EVM chains are written in either case.
-        let same_token = if token.starts_with("0x") {
-            self.token_id.eq_ignore_ascii_case(token)
-        } else {
-            self.token_id == token
-        };
-        // What is left out where it is empty comes back as null or as nothing. A remark is for people
-        // and may be left out anyway; a memo says where the money goes.
+        let chain = order.currency.chain_id();
+        // What is left out where it is empty comes back as null or as nothing.
         let memo = self.memo.as_deref().unwrap_or_default();
-        let remark = self.remark.as_deref().unwrap_or_default();
         let fields = [
             ("pid", self.pid.is_some_and(|pid| pid != order.key.pid)),
             ("third_party_id", self.third_party_id != order.key.third_party_id),
-            ("address", self.address != order.address),
-            ("amount", amount.as_ref() != Ok(&order.amount)),
-            ("chain_id", self.chain_id != order.currency.chain_id()),
-            ("token_id", !same_token),
-            ("remark", !remark.is_empty() && remark != order.remark),
-            ("memo", memo != order.memo),
+            ("address", !order.pays_to(&self.address)),
+            ("amount", !order.amount.is_written(&self.amount)),
+            ("chain_id", self.chain_id != chain),
+            ("token_id", !order.currency.is(chain, &self.token_id)),
+            ("memo", !order.has_memo(memo)),
         ];
         fields.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+
+    /// Tells whether the remark came back as another one. It is for people, and may be left out.
+    pub fn changes_remark(&self, order: &Order) -> bool {
+        self.remark.as_ref().is_some_and(|remark| !remark.is_empty() && *remark != order.remark)
     }
 
     /// What it says about the life of the order, as known under `cid`.
@@ -144,16 +139,34 @@ mod tests {
     }
 
     #[test]
+    fn fields_are_compared_by_meaning_and_a_remark_decides_nothing() {
+        for (from, to) in [
+            ("\"1.10\"", "1.10"),
+            ("\"1.10\"", "1.1"),
+            ("\"1.10\"", "11E-1"),
+            ("\"1.10\"", "\"1.1E0\""),
+            ("\"1.10\"", "\"0.11e+01\""),
+            ("TXsmKpEuW7qWnXzJLGP9eDLvWPR2GRn1FS", "41f04b40f0d5efe9aa13b22131639fd3e0a10be38f"),
+            ("\"remark\":null", "\"remark\":\"x\""),
+        ] {
+            let echo = parse(&DATA.replace(from, to)).expect("read");
+            assert_eq!(echo.differences(&order()), [""; 0], "{to}");
+            assert_eq!(echo.changes_remark(&order()), from.contains("remark"), "{to}");
+        }
+    }
+
+    #[test]
     fn every_field_that_differs_is_named() {
         for (from, to, field) in [
             ("\"pid\":1", "\"pid\":2", "pid"),
             ("\"id\"", "\"other\"", "third_party_id"),
             ("TXsm", "TYsm", "address"),
             ("1.10", "1.11", "amount"),
-            ("1.10", "1.1e0", "amount"),
+            ("1.10", "1.1e1", "amount"),
+            ("\"1.10\"", "1.11", "amount"),
+            ("\"1.10\"", "11", "amount"),
             ("\"chain_id\":\"195\"", "\"chain_id\":\"60\"", "chain_id"),
             ("\"token_id\":\"195\"", "\"token_id\":\"195memox\"", "token_id"),
-            ("\"remark\":null", "\"remark\":\"x\"", "remark"),
             ("\"memo\":null", "\"memo\":\"7\"", "memo"),
             ("\"memo\":null", "\"memo\":7", "memo"),
         ] {
@@ -168,7 +181,9 @@ mod tests {
             ("\"status\":6", "\"status\":\"6\""),
             ("\"status\":6", "\"status\":6.0"),
             ("\"status\":6,", ""),
-            ("\"amount\":\"1.10\"", "\"amount\":1.10"),
+            ("\"amount\":\"1.10\"", "\"amount\":true"),
+            ("\"amount\":\"1.10\"", "\"amount\":null"),
+            ("\"amount\":\"1.10\"", "\"amount\":[1.10]"),
             ("\"address\"", "\"to_address\""),
             ("\"third_party_id\":\"id\"", "\"third_party_id\":null"),
         ] {

@@ -1,5 +1,6 @@
 //! What Cregis says about a payout, weighed: nothing moves one but a signed query that agrees with
-//! the ledger in every field.
+//! the ledger in every field that decides about money. A remark that came back as another one is shown to
+//! a person, and decides nothing.
 //!
 //! A notice or a verification only says where to look. Their signatures have no separators, so a
 //! valid one proves that the key's holder wrote these bytes in some arrangement, and no more.
@@ -26,13 +27,21 @@ const VERIFICATION_WAIT: Duration = Duration::from_secs(4);
 #[derive(Debug)]
 pub(super) enum Asked {
     /// It is the payout, and this is what has become of it.
-    Agrees(Progress),
+    Agrees(Agreed),
     /// It is another order.
     Disagrees,
     /// Cregis has no order under the id.
     Missing,
     /// No answer, or none that can be used.
     Unanswered,
+}
+
+/// What a query showed of a payout.
+#[derive(Debug)]
+pub(super) struct Agreed {
+    progress: Progress,
+    /// Whether the remark came back as another one.
+    remark_changed: bool,
 }
 
 /// A message of Cregis's whose signature is good.
@@ -83,7 +92,10 @@ impl Engine {
         upstream.at((Errand::Query, answer)).took(start.elapsed());
         match queried {
             Ok(Queried::Found(echo)) => match echo.differences(&payout.order) {
-                same if same.is_empty() => Asked::Agrees(echo.progress(cid)),
+                same if same.is_empty() => Asked::Agrees(Agreed {
+                    progress: echo.progress(cid),
+                    remark_changed: echo.changes_remark(&payout.order),
+                }),
                 fields => {
                     let Key { pid, third_party_id } = &payout.order.key;
                     tracing::error!(pid, third_party_id, cid, ?fields, "query disagrees");
@@ -113,11 +125,18 @@ impl Engine {
         &self,
         project: &Project,
         before: &Payout,
-        progress: Progress,
+        agreed: Agreed,
         cause: Cause,
     ) -> Result<Payout, Unavailable> {
         let asked = before.clone();
-        let after = self.ledger.confirm(asked, progress, project.poll_first(), cause).await?;
+        // First, for what comes to its end now is not asked about again.
+        let before = if agreed.remark_changed {
+            &self.page(before, Attention::FieldMismatch, Cause::Poll).await?
+        } else {
+            before
+        };
+        let poll_first = project.poll_first();
+        let after = self.ledger.confirm(asked, agreed.progress, poll_first, cause).await?;
         self.news(before, &after);
         Ok(after)
     }
@@ -143,12 +162,11 @@ impl Engine {
         let Message { digest, cid, echo, body } = message;
         let third_party_id = echo.third_party_id.clone();
         let known = self.ledger.find(pid, Id::ThirdParty(third_party_id.clone())).await?;
-        let doubts = known.as_ref().map(|payout| misfits(payout, cid, &echo));
-        let lead = doubts.as_ref().is_some_and(Vec::is_empty);
+        let lead = known.as_ref().is_some_and(|payout| misfits(payout, cid, &echo).is_empty());
         let row = known.as_ref().map(|payout| payout.row);
-        if let (Some(payout), Some(doubts)) = (known, doubts) {
+        if let Some(payout) = known {
             // Before it is kept: what was kept is acknowledged, and does not come again.
-            for attention in doubts {
+            for attention in oddities(&payout, cid, &echo) {
                 self.page(&payout, attention, Cause::Notice).await?;
             }
         }
@@ -178,15 +196,15 @@ impl Engine {
             return Ok(false);
         };
         let misfits = misfits(&payout, cid, &message.echo);
-        for attention in &misfits {
-            self.page(&payout, *attention, Cause::Verification).await?;
+        for attention in oddities(&payout, cid, &message.echo) {
+            payout = self.page(&payout, attention, Cause::Verification).await?;
         }
         // What has no cid yet is asked about now: an answer was lost, or we were wrong to close it.
         if misfits.is_empty() && payout.cid.is_none() {
             let asked = timeout(VERIFICATION_WAIT, self.ask(project, &payout, cid)).await;
             match asked.unwrap_or(Asked::Unanswered) {
-                Asked::Agrees(progress) => {
-                    payout = self.confirm(project, &payout, progress, Cause::Verification).await?;
+                Asked::Agrees(agreed) => {
+                    payout = self.confirm(project, &payout, agreed, Cause::Verification).await?;
                 }
                 Asked::Disagrees => {
                     let attention = Attention::FieldMismatch;
@@ -219,7 +237,7 @@ impl Engine {
     ) -> Result<Payout, Refused> {
         let project = self.project(key.pid)?;
         let id = Id::ThirdParty(key.third_party_id.clone());
-        let before = self.get(terms, key.pid, id).await?;
+        let mut before = self.get(terms, key.pid, id).await?;
         let after = match resolution {
             Resolution::Void => {
                 let age = self.void_min_age;
@@ -235,10 +253,11 @@ impl Engine {
                 return Err(Refused::ResolutionRefused("its send is still under way"));
             }
             Resolution::Cid(cid) => match self.ask(project, &before, cid).await {
-                Asked::Agrees(progress) => {
+                Asked::Agrees(agreed) => {
                     let cause = Cause::Operator(evidence);
-                    let poll_first = project.poll_first();
-                    self.ledger.confirm(before.clone(), progress, poll_first, cause).await?
+                    // This says what is new by itself.
+                    before = self.confirm(project, &before, agreed, cause).await?;
+                    before.clone()
                 }
                 Asked::Disagrees => {
                     return Err(Refused::ResolutionRefused("Cregis's order is another payout"));
@@ -264,4 +283,13 @@ fn misfits(payout: &Payout, cid: i64, echo: &Echo) -> Vec<Attention> {
     let fields = (!echo.differences(&payout.order).is_empty()).then_some(Attention::FieldMismatch);
     let bound = payout.cid.is_some_and(|bound| bound != cid).then_some(Attention::CidMismatch);
     fields.into_iter().chain(bound).collect()
+}
+
+/// What a person should know about a message: what speaks against it, and a changed remark.
+fn oddities(payout: &Payout, cid: i64, echo: &Echo) -> Vec<Attention> {
+    let mut found = misfits(payout, cid, echo);
+    if echo.changes_remark(&payout.order) && !found.contains(&Attention::FieldMismatch) {
+        found.push(Attention::FieldMismatch);
+    }
+    found
 }

@@ -138,8 +138,8 @@ async fn settle_payout(
     let asked = engine.ask(project, &payout, cid).await;
     let answered = !matches!(asked, Asked::Unanswered);
     match asked {
-        Asked::Agrees(progress) => {
-            engine.confirm(project, &payout, progress, Cause::Poll).await?;
+        Asked::Agrees(agreed) => {
+            engine.confirm(project, &payout, agreed, Cause::Poll).await?;
         }
         Asked::Disagrees => {
             payout = engine.page(&payout, Attention::FieldMismatch, Cause::Poll).await?;
@@ -167,8 +167,8 @@ async fn settle_lead(
     let pause = project.poll_first().saturating_mul(doubling).min(LEAD_PAUSE_MAX);
     let again = engine.ledger.now() + jitter(pause);
     match engine.ask(project, &payout, cid).await {
-        Asked::Agrees(progress) => {
-            let after = engine.confirm(project, &payout, progress, Cause::Notice).await?;
+        Asked::Agrees(agreed) => {
+            let after = engine.confirm(project, &payout, agreed, Cause::Notice).await?;
             engine.ledger.close(notice, None).await?;
             if after.state == State::Accepted {
                 // The notice said more than the query: look again before the backoff would.

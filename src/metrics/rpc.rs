@@ -25,6 +25,8 @@ pub struct Rpc {
     pub shed: Table<Shed, Counter>,
     /// Payouts that policy refused, or would have.
     pub policy_refusals: Table<(Rule, Mode), Counter>,
+    /// Orders whose address nothing is known about.
+    pub unchecked_addresses: Counter,
     /// Calls by nobody known.
     pub authentication_failures: Counter,
     /// Connections that callers have open. Unknown until the listener says.
@@ -42,6 +44,7 @@ impl Rpc {
             watchers: Gauge::default(),
             shed: Table::new(),
             policy_refusals: Table::new(),
+            unchecked_addresses: Counter::default(),
             authentication_failures: Counter::default(),
             connections: Known::default(),
             certificate_expiry: Known::default(),
@@ -54,6 +57,9 @@ impl Rpc {
         registry.register("shed", "Calls turned away for their number", all.shed);
         let help = "Payouts that policy refused, or would have refused";
         registry.register("policy_refusals", help, all.policy_refusals);
+        let help =
+            "Orders that were let through with an address of a chain that payoutd does not know";
+        registry.register("unchecked_addresses", help, all.unchecked_addresses);
         let help = "Calls without valid credentials";
         registry.register("authentication_failures", help, all.authentication_failures);
         let help = "Connections that callers have open";

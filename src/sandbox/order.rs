@@ -101,7 +101,7 @@ pub(super) fn only(body: &Json, fields: &[&str]) -> Result<(), Verdict> {
         | Json::Null
         | Json::Bool(_)
         | Json::Integer(_)
-        | Json::Inexact
+        | Json::Decimal(_)
         | Json::Text(_)
         | Json::List(_) => Ok(()),
     }
@@ -162,7 +162,7 @@ impl Order {
             Ok(amount) if coin.decimals().is_none_or(|most| amount.decimals() <= most) => {}
             Ok(_) => return Err(refusal("E0007", "amount has a wrong precision")),
             Err(InvalidAmount::Zero) => return Err(refusal("E0006", "amount must be above 0")),
-            Err(InvalidAmount::Form | InvalidAmount::TooLong) => {
+            Err(InvalidAmount::Form | InvalidAmount::Exponent | InvalidAmount::TooLong) => {
                 return Err(refusal("E0016", "amount error"));
             }
         }

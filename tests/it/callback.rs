@@ -4,6 +4,7 @@ mod crash;
 mod forged;
 pub(crate) mod letter;
 mod limits;
+mod meaning;
 mod misfit;
 mod split;
 mod verification;

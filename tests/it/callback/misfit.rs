@@ -18,7 +18,6 @@ async fn a_notice_that_differs_in_any_field_pages_and_earns_no_question() {
         (json!({"chain_id": "60"}), "FIELD_MISMATCH"),
         (json!({"token_id": "TR7NHqjeKQxGTCi8q8ZY4pL8otSzgjLj6t"}), "FIELD_MISMATCH"),
         (json!({"memo": "7"}), "FIELD_MISMATCH"),
-        (json!({"remark": "rent"}), "FIELD_MISMATCH"),
         (json!({"cid": 1}), "CID_MISMATCH"),
     ]
     .into_iter()

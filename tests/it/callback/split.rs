@@ -98,20 +98,22 @@ async fn i_a_a_verification_cut_the_same_way_is_denied() {
         let before = victim(&whole, bound, "x").await;
         let remark = format!("xthird_party_idVICTIMtimestamp1to_address{ADDRESS}token_id195zz");
         let usdt = "TR7NHqjeKQxGTCi8q8ZY4pL8otSzgjLj6t";
+        let recipient = "TEkxiTehnzSmSe2XqrBj4w32RUN966rdz8";
         let attacker = pb::CreatePayoutRequest {
             remark: remark.clone(),
-            address: usdt.to_owned(),
+            address: recipient.to_owned(),
             currency: format!("195@{usdt}"),
             ..order("attacker")
         };
         let own = whole.create(attacker).await.expect("OK").cid;
         let honest = with(
             question("attacker", own),
-            json!({"remark": remark, "to_address": usdt, "token_id": usdt}),
+            json!({"remark": remark, "to_address": recipient, "token_id": usdt}),
         );
         let honest: Fields = serde_json::from_slice(&genuine(honest)).expect("JSON");
         let time = &honest["timestamp"];
-        let tail = format!("third_party_idattackertimestamp{time}to_address{usdt}token_id{usdt}");
+        let tail =
+            format!("third_party_idattackertimestamp{time}to_address{recipient}token_id{usdt}");
         let changes = json!({"remark": "x", "third_party_id": "VICTIM", "timestamp": 1,
             "to_address": ADDRESS, "token_id": "195", "zz": tail});
         let forged = serde_json::Value::Object(with(honest, changes)).to_string();

@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use payoutd::caller::ROLES;
+use payoutd::pb;
 
 use super::{Page, until};
 use crate::support::authority::{Leaf, SERVER};
@@ -46,4 +47,25 @@ async fn strangers_and_refusals_of_policy_are_counted() {
     let rule = |mode| format!("{{rule=\"PER_PAYOUT_LIMIT\",mode=\"{mode}\"}}");
     let (enforced, reported) = (rule("enforced"), rule("reported"));
     assert_eq!(refusals, [(enforced.as_str(), 1.0), (reported.as_str(), 1.0)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_whose_address_cannot_be_checked_are_counted() {
+    let whole = Whole::start().await;
+    whole.create(order("checked")).await.expect("OK");
+    let unknown = |address: &str, validate_only| pb::CreatePayoutRequest {
+        currency: "7777@7777".to_owned(),
+        address: address.to_owned(),
+        validate_only,
+        ..order("unchecked")
+    };
+    let counted = async || Page::of(&whole.service).await.value("unchecked_addresses_total");
+    assert_eq!(counted().await, 0.0);
+    let mut client = whole.client.clone();
+    let asked = within(client.create_payout(unknown("anything", true))).await;
+    asked.expect_err("not among the project's coins");
+    whole.create(unknown("with blank", false)).await.expect_err("not printable");
+    assert_eq!(counted().await, 0.0, "neither was let through");
+    whole.create(unknown("anything", false)).await.expect("Cregis decides");
+    assert_eq!(counted().await, 1.0);
 }
