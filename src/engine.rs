@@ -143,16 +143,15 @@ impl Engine {
     /// Has `order` paid at most once, within the caller's `terms`, and returns the payout as it stands
     /// at `until` at the latest.
     ///
-    /// `too_fine` says how the amount is too fine for its coin, if it is: such an order is never recorded, but one
-    /// that was is answered all the same, since coins change. Dropping the returned future changes nothing about the
-    /// payout. `request_id` goes to the log.
+    /// `late` is the rule that the order breaks, if it is one of those that change: such an order is never sent, but
+    /// what is recorded is answered all the same. Dropping the returned future changes nothing about the payout.
+    /// `request_id` goes to the log.
     ///
     /// # Errors
     /// See [`Refused`]; every variant but `Reused` and `Rejected` means that nothing was created.
     pub async fn create(
         self: &Arc<Self>,
-        order: Order,
-        too_fine: Option<Violation>,
+        (order, late): (Order, Option<Violation>),
         terms: &Arc<Terms>,
         request_id: &str,
         until: Instant,
@@ -164,10 +163,9 @@ impl Engine {
             let track = match aloft {
                 Some(track) => track,
                 None => {
-                    if let Some(too_fine) = &too_fine
-                        && self.known(&order).await?.is_none()
-                    {
-                        return Err(Refused::Invalid(vec![too_fine.clone()]));
+                    if let Some(late) = late {
+                        let payout = self.excused(&order, late).await?;
+                        return answer(terms, &order, payout);
                     }
                     let permit = match self.turn(&project) {
                         Ok(permit) => permit,
@@ -212,13 +210,14 @@ impl Engine {
 
     /// Checks that `order` could be created: by the ledger, and then by Cregis's own list of coins and
     /// its check of addresses. Records nothing and sends no payout, so neither a pause nor a low disk
-    /// is in its way. An id that is recorded is answered as [`Engine::create`] would.
+    /// is in its way. An id that is recorded is answered as [`Engine::create`] would, and `late` as there.
     ///
     /// # Errors
     /// See [`Refused`]; has an answer by `until`.
     pub async fn validate(
         &self,
         order: &Order,
+        late: Option<Violation>,
         terms: &Arc<Terms>,
         until: Instant,
     ) -> Result<(), Refused> {
@@ -231,6 +230,10 @@ impl Engine {
             }
             Some(payout) => different(terms, order, &payout)?,
             None => {}
+        }
+        // Cregis's list of coins says anew how fine an amount may be.
+        if let Some(late) = late.filter(|late| late.field != "amount") {
+            return Err(Refused::Invalid(vec![late]));
         }
         let judged = self.ledger.judge(order.clone(), Arc::clone(terms)).await?;
         if let Some(rule) = judged.filter(|_| !terms.report_only) {
@@ -267,6 +270,16 @@ impl Engine {
         drop(flights);
         self.tasks.spawn(flying);
         Ok(track)
+    }
+
+    /// The payout that `order` asks for again, where that is not to be sent, although the order breaks a rule by now.
+    ///
+    /// # Errors
+    /// The violation, or the ledger fails.
+    async fn excused(&self, order: &Order, late: Violation) -> Result<Payout, Refused> {
+        let known = self.known(order).await?;
+        let sent = known.filter(|payout| payout.state != State::NotSent);
+        sent.ok_or_else(|| Refused::Invalid(vec![late]))
     }
 
     async fn known(&self, order: &Order) -> Result<Option<Payout>, Refused> {

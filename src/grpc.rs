@@ -38,12 +38,11 @@ use crate::engine::{Engine, Refused};
 use crate::health::Health;
 use crate::ledger::Id;
 use crate::metrics::label::Shed;
-use crate::order::{Draft, Key, Order, Violation, id_fits};
+use crate::order::{Draft, Order, Violation, id_fits};
 use crate::pb;
 use crate::pb::operator_service_server::OperatorServiceServer;
 use crate::pb::payout_service_server::{PayoutService, PayoutServiceServer};
 use crate::policy::Terms;
-use crate::state::State;
 use crate::telemetry::span;
 use call::Call;
 use gate::Gate;
@@ -204,38 +203,15 @@ impl Payouts {
         let validate_only = request.validate_only;
         let terms = call.terms();
         let (order, late) = span::validate().in_scope(|| self.order(request, terms))?;
-        let (address, too_fine) = match late {
-            Some(late) if late.field == "address" => (Some(late), None),
-            late => (None, late),
-        };
-        if let Some(violation) = address {
-            self.excuse_address(&order, terms, violation).await?;
-        }
         if validate_only {
-            let validated = self.engine.validate(&order, terms, until).await;
+            let validated = self.engine.validate(&order, late, terms, until).await;
             return validated.map(|()| None).map_err(|refused| status::refused(&refused));
         }
         if order.currency.chain() == Chain::Other {
             self.engine.metrics().rpc.unchecked_addresses.inc();
         }
-        let created = self.engine.create(order, too_fine, terms, call.id(), until).await;
+        let created = self.engine.create((order, late), terms, call.id(), until).await;
         created.map(|payout| Some(payout.into())).map_err(|refused| status::refused(&refused))
-    }
-
-    /// Lets an order pass whose address is refused today where its id is recorded and will not be sent
-    /// again: rules became stricter, and what is recorded is answered all the same.
-    async fn excuse_address(
-        &self,
-        order: &Order,
-        terms: &Terms,
-        violation: Violation,
-    ) -> Result<(), Status> {
-        let Key { pid, third_party_id } = order.key.clone();
-        match self.engine.get(terms, pid, Id::ThirdParty(third_party_id)).await {
-            Ok(known) if known.state != State::NotSent => Ok(()),
-            Ok(_) | Err(Refused::UnknownPayout) => Err(status::invalid(&[violation])),
-            Err(refused) => Err(status::refused(&refused)),
-        }
     }
 
     async fn get(

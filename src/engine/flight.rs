@@ -358,7 +358,7 @@ mod tests {
         shell.execute_batch("BEGIN IMMEDIATE").expect("held");
         // As a panic drops it, after the send.
         drop(flight);
-        let repeat = async |until| engine.create(sample::order(), None, &terms, "", until).await;
+        let repeat = async |until| engine.create((sample::order(), None), &terms, "", until).await;
         // Another flight would have had to record it first.
         assert_eq!(repeat(Instant::now()).await, Ok(Arc::unwrap_or_clone(sent)));
         shell.execute_batch("ROLLBACK").expect("let go");

@@ -290,9 +290,9 @@ async fn who_joins_anothers_flight_is_told_no_more_than_by_the_ledger() {
     let alone = |name| terms(name, |terms| terms.own_payouts_only = true);
     let (a, b, all) = (alone("a"), alone("b"), terms("all", |_| {}));
     let (by_a, by_b, by_all) = tokio::join!(
-        engine.create(checked("1.1"), None, &a, "1", until),
-        engine.create(checked("1.1"), None, &b, "2", until),
-        engine.create(checked("1.1"), None, &all, "3", until),
+        engine.create((checked("1.1"), None), &a, "1", until),
+        engine.create((checked("1.1"), None), &b, "2", until),
+        engine.create((checked("1.1"), None), &all, "3", until),
     );
     let payout = by_a.expect("its own");
     assert_eq!((payout.state, payout.caller.as_str()), (State::Accepted, "a"));
@@ -309,16 +309,16 @@ async fn one_callers_limits_do_not_refuse_another_who_joined_its_flight() {
     let poor = terms("poor", |terms| terms.limits = vec![limit(Some("1"), None)]);
     let rich = terms("rich", |_| {});
     let (first, second, same) = tokio::join!(
-        engine.create(checked("1.1"), None, &poor, "1", until),
-        engine.create(checked("1.1"), None, &rich, "2", until),
-        engine.create(checked("1.1"), None, &poor, "3", until),
+        engine.create((checked("1.1"), None), &poor, "1", until),
+        engine.create((checked("1.1"), None), &rich, "2", until),
+        engine.create((checked("1.1"), None), &poor, "3", until),
     );
     assert_eq!(first, Err(Refused::Denied(Rule::PerPayoutLimit)));
     assert_eq!(same, Err(Refused::Denied(Rule::PerPayoutLimit)), "the same call, the same answer");
     let payout = second.expect("within its own limits");
     assert_eq!((payout.state, payout.caller.as_str()), (State::Accepted, "rich"));
     assert_eq!(upstream.book.posts().len(), 1);
-    let late = engine.create(checked("1.1"), None, &poor, "4", until).await;
+    let late = engine.create((checked("1.1"), None), &poor, "4", until).await;
     assert_eq!(late, Ok(payout), "a known payout is answered, whatever the limits");
 }
 
@@ -332,15 +332,15 @@ async fn an_amount_too_fine_is_not_let_through_by_another_call_under_its_id() {
     let too_fine = || Some(rule.clone());
     // The first one's flight records nothing, and the second one has joined it.
     let (denied, fine) = tokio::join!(
-        engine.create(checked("1000"), None, &poor, "1", until),
-        engine.create(checked("0.12"), too_fine(), &poor, "2", until),
+        engine.create((checked("1000"), None), &poor, "1", until),
+        engine.create((checked("0.12"), too_fine()), &poor, "2", until),
     );
     assert_eq!(denied, Err(Refused::Denied(Rule::PerPayoutLimit)));
     assert_eq!(fine, Err(Refused::Invalid(vec![rule.clone()])));
     assert!(upstream.book.posts().is_empty());
     // Recorded when the coin had more of them: answered.
-    let created = engine.create(checked("0.12"), None, &poor, "3", until).await.expect("OK");
-    let again = engine.create(checked("0.12"), too_fine(), &poor, "4", until).await;
+    let created = engine.create((checked("0.12"), None), &poor, "3", until).await.expect("OK");
+    let again = engine.create((checked("0.12"), too_fine()), &poor, "4", until).await;
     assert_eq!(again, Ok(created));
     assert_eq!(upstream.book.posts().len(), 1);
 }

@@ -43,14 +43,13 @@ impl Caller {
 
     /// Calls CreatePayout with `headers` beside the usual ones, and with `body`.
     async fn call(&mut self, headers: &[(&str, &str)], body: Bytes) -> Answer {
-        self.ask("POST", CREATE, &[&[GRPC], headers].concat(), body, true).await.await
+        self.ask(("POST", CREATE), &[&[GRPC], headers].concat(), body, true).await.await
     }
 
     /// Sends a request, its body whole or with more to come, and returns its answer as it comes.
     async fn ask(
         &mut self,
-        verb: &str,
-        path: &str,
+        (verb, path): (&str, &str),
         headers: &[(&str, &str)],
         body: Bytes,
         whole: bool,
@@ -144,11 +143,11 @@ async fn what_cannot_be_read_is_the_clients_mistake_with_the_details_of_every_er
             ] {
                 assert_eq!(caller.call(headers, body.clone()).await, invalid());
                 let headers = [&[GRPC], headers].concat();
-                let answer = caller.ask("POST", HEALTH, &headers, body, true).await.await;
+                let answer = caller.ask(("POST", HEALTH), &headers, body, true).await.await;
                 assert_eq!(answer, invalid(), "without credentials");
             }
             for path in ["/payout.v1.PayoutService/Pay", "/x.Y/Z", "/grpc.health.v1.Health/Nope"] {
-                let answer = caller.ask("POST", path, &[GRPC], message(0, 0, b""), true).await;
+                let answer = caller.ask(("POST", path), &[GRPC], message(0, 0, b""), true).await;
                 let unknown = "12 UNKNOWN_METHOD fix".to_owned();
                 assert_eq!(answer.await, Ok((200, Some(unknown))), "{path}");
             }
@@ -173,13 +172,13 @@ async fn nothing_but_a_grpc_call_is_an_order() {
         ("POST", &[GRPC, cross], 403),
     ] {
         for path in [CREATE, HEALTH] {
-            let answer = caller.ask(verb, path, headers, body.clone(), true).await.await;
+            let answer = caller.ask((verb, path), headers, body.clone(), true).await.await;
             assert_eq!(answer, Ok((http, None)), "{verb} {headers:?}");
         }
     }
     get(&besieged.bystander, "form").await.expect_err("nothing was created");
     let proto = [("content-type", "application/grpc+proto")];
-    let answer = caller.ask("POST", CREATE, &proto, body, true).await.await;
+    let answer = caller.ask(("POST", CREATE), &proto, body, true).await.await;
     assert_eq!(answer, Ok((200, Some("0".to_owned()))));
 }
 
@@ -209,7 +208,7 @@ async fn bodies_that_never_end_are_refused_in_time_and_their_memory_is_bounded()
                 let mut caller = Caller::connect(&besieged).await;
                 for _ in 0..250 {
                     let body = message(0, 60_000, &[b'x'; 8_000]);
-                    asked.spawn(caller.ask("POST", path, &[GRPC], body, false).await);
+                    asked.spawn(caller.ask(("POST", path), &[GRPC], body, false).await);
                 }
                 callers.push(caller);
             }
