@@ -278,7 +278,18 @@ async fn a_commit_that_was_lost_beside_a_later_number_is_missed_by_a_witness_and
     assert_eq!((reached.number, acknowledged.number), (last, last - 2));
     // The one that has made it, and the one that has only heard of it.
     for replica in 0..2 {
-        within(async { while fleet.create(replica, order("later")).await.is_ok() {} }).await;
+        let address = format!("http://{}", fleet.services[replica].addresses.grpc);
+        let address = Endpoint::from_shared(address).expect("an address");
+        let mut health = HealthClient::new(address.connect_lazy());
+        within(async {
+            loop {
+                let answer = health.check(HealthCheckRequest::default()).await.expect("OK");
+                if answer.into_inner().status == 2 {
+                    return;
+                }
+            }
+        })
+        .await;
         let status = fleet.create(replica, order("new")).await.expect_err("not sent");
         assert_eq!(reason(&status).1, "LEDGER_UNAVAILABLE");
     }
