@@ -252,9 +252,9 @@ fn xrp(address: &str) -> Reading {
     let decoded = bs58::decode(address).with_alphabet(bs58::Alphabet::RIPPLE).with_check(None);
     match decoded.into_vec().as_deref() {
         Ok([0, id @ ..]) if id.len() == 20 => taken(0, id),
-        Ok([0x05, 0x44, rest @ ..]) if rest.len() == 29 => Reading::Wrong(
-            "is an X-address: give the classic address that is in it, and its tag as memo",
-        ),
+        Ok([0x05, 0x44, rest @ ..]) if rest.len() == 29 => {
+            Reading::Wrong("is an X-address: give it as classic address and memo, which is its tag")
+        }
         Ok([0x04, 0x93, rest @ ..]) if rest.len() == 29 => Reading::Wrong(TEST),
         Ok(_) | Err(_) => Reading::Wrong(WRONG),
     }

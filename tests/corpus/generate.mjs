@@ -234,7 +234,7 @@ const xAddress = (test) => (text, at) => ripple.classicAddressToXAddress(text, a
 chain(
   'xrp', '144@144', ['ripple-address-codec'], ripple.isValidClassicAddress, [['classic', xrp]],
   [[OF_A_TEST, xrp.slice(0, 30).map(xAddress(true))]],
-  [['give the classic address that is in it, and its tag as memo', xrp.slice(0, 40).map(xAddress(false))]],
+  [['give it as classic address and memo', xrp.slice(0, 40).map(xAddress(false))]],
 );
 
 const tron = many(220, () => TronWeb.address.fromHex(`41${hex(20)}`));
