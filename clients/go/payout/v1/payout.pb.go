@@ -135,7 +135,8 @@ type Payout struct {
 	// Why it stands there, in UPPER_SNAKE; new reasons may come. IN_DOUBT: TIMEOUT CONNECTION_LOST
 	// HTTP_5XX HTTP_OTHER BAD_BODY ACCEPTED_NO_CID EXISTS_UPSTREAM UNLISTED_CODE CRASH
 	// LEASE_EXPIRED SHUTDOWN LEDGER_WRITE_FAILED. NOT_SENT: CONNECT_FAILED,
-	// CLOCK_SKEW, LEDGER_UNAVAILABLE, SEND_EXPIRED or Cregis's code. REJECTED: Cregis's code. Otherwise empty.
+	// CLOCK_SKEW, LEDGER_UNAVAILABLE, SEND_EXPIRED, PAUSED, BREAKER_OPEN or Cregis's code. REJECTED: Cregis's code.
+	// Otherwise empty.
 	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The coin as `chain_id@token_id`, with Cregis's chain ids.
 	Currency string `protobuf:"bytes,6,opt,name=currency,proto3" json:"currency,omitempty"`

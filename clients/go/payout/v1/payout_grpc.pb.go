@@ -69,7 +69,10 @@ type PayoutServiceClient interface {
 	//	RESOURCE_EXHAUSTED  OVERLOADED: too much is under way, or the caller is over its quota; nothing was
 	//	                    recorded; RetryInfo
 	//	DEADLINE_EXCEEDED   DEADLINE_TOO_SHORT: under 50 ms were left; nothing was recorded
+	//	                    NOT_RECORDED_YET: the deadline was over before the payout was durably recorded; it may
+	//	                    still be
 	//	NOT_FOUND           UNKNOWN_PROJECT
+	//	UNIMPLEMENTED       UNKNOWN_METHOD: an older payoutd, or another service's path
 	//	UNAUTHENTICATED     UNAUTHENTICATED: no valid token or certificate
 	//	PERMISSION_DENIED   PERMISSION_DENIED: the caller lacks the role `create`, or the project
 	//	PERMISSION_DENIED   POLICY_DENIED: metadata `rule` is CURRENCY_NOT_ALLOWED, ADDRESS_NOT_ALLOWED,
@@ -201,7 +204,10 @@ type PayoutServiceServer interface {
 	//	RESOURCE_EXHAUSTED  OVERLOADED: too much is under way, or the caller is over its quota; nothing was
 	//	                    recorded; RetryInfo
 	//	DEADLINE_EXCEEDED   DEADLINE_TOO_SHORT: under 50 ms were left; nothing was recorded
+	//	                    NOT_RECORDED_YET: the deadline was over before the payout was durably recorded; it may
+	//	                    still be
 	//	NOT_FOUND           UNKNOWN_PROJECT
+	//	UNIMPLEMENTED       UNKNOWN_METHOD: an older payoutd, or another service's path
 	//	UNAUTHENTICATED     UNAUTHENTICATED: no valid token or certificate
 	//	PERMISSION_DENIED   PERMISSION_DENIED: the caller lacks the role `create`, or the project
 	//	PERMISSION_DENIED   POLICY_DENIED: metadata `rule` is CURRENCY_NOT_ALLOWED, ADDRESS_NOT_ALLOWED,

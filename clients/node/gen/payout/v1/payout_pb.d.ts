@@ -65,7 +65,8 @@ export declare type Payout = Message<"payout.v1.Payout"> & {
    * Why it stands there, in UPPER_SNAKE; new reasons may come. IN_DOUBT: TIMEOUT CONNECTION_LOST
    * HTTP_5XX HTTP_OTHER BAD_BODY ACCEPTED_NO_CID EXISTS_UPSTREAM UNLISTED_CODE CRASH
    * LEASE_EXPIRED SHUTDOWN LEDGER_WRITE_FAILED. NOT_SENT: CONNECT_FAILED,
-   * CLOCK_SKEW, LEDGER_UNAVAILABLE, SEND_EXPIRED or Cregis's code. REJECTED: Cregis's code. Otherwise empty.
+   * CLOCK_SKEW, LEDGER_UNAVAILABLE, SEND_EXPIRED, PAUSED, BREAKER_OPEN or Cregis's code. REJECTED: Cregis's code.
+   * Otherwise empty.
    *
    * @generated from field: string reason = 5;
    */
@@ -754,7 +755,10 @@ export declare const PayoutService: GenService<{
    *   RESOURCE_EXHAUSTED  OVERLOADED: too much is under way, or the caller is over its quota; nothing was
    *                       recorded; RetryInfo
    *   DEADLINE_EXCEEDED   DEADLINE_TOO_SHORT: under 50 ms were left; nothing was recorded
+   *                       NOT_RECORDED_YET: the deadline was over before the payout was durably recorded; it may
+   *                       still be
    *   NOT_FOUND           UNKNOWN_PROJECT
+   *   UNIMPLEMENTED       UNKNOWN_METHOD: an older payoutd, or another service's path
    *   UNAUTHENTICATED     UNAUTHENTICATED: no valid token or certificate
    *   PERMISSION_DENIED   PERMISSION_DENIED: the caller lacks the role `create`, or the project
    *   PERMISSION_DENIED   POLICY_DENIED: metadata `rule` is CURRENCY_NOT_ALLOWED, ADDRESS_NOT_ALLOWED,
