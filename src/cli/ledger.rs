@@ -80,12 +80,12 @@ async fn migrate(args: MigrateArgs) -> Result<(), Failure> {
 
 async fn copy(args: OtherArgs) -> Result<(), Failure> {
     let (one, other) = both(&args)?;
-    let (Ledger::Embedded { path, .. }, Ledger::Shared(database)) = (&one, &other) else {
+    let (Ledger::Embedded { path, witness, .. }, Ledger::Shared(database)) = (&one, &other) else {
         return Err(usage("--to", "must be a PostgreSQL database, and ledger.url a file"));
     };
     let command = command(&args, path);
     let target = Target { settings: database, url: &args.to, command: &command };
-    print(&copy::copy(path, &target).await?);
+    print(&copy::copy(path, witness.as_deref(), &target).await?);
     println!("{} is retired: let ledger.url name {}", one.name(), other.name());
     Ok(())
 }

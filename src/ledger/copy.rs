@@ -90,12 +90,17 @@ pub struct Target<'a> {
 }
 
 /// Copies the embedded ledger in `file` into the empty database of `target`, proves the copy, and retires the
-/// file: it then names the database's URL, and is copied to nowhere else. The database has all of it or nothing.
+/// file: it then names the database's URL, and is copied to nowhere else. The database has all of it or nothing. A file
+/// that is behind its `witness` (None: the one beside it) is not copied.
 ///
 /// # Errors
 /// Neither can be served by mistake: what has begun says so, until it is finished.
-pub async fn copy(file: &Path, target: &Target<'_>) -> Result<Vec<Equal>, CopyError> {
-    let source = Source::to_retire(file, target.url)?;
+pub async fn copy(
+    file: &Path,
+    witness: Option<&Path>,
+    target: &Target<'_>,
+) -> Result<Vec<Equal>, CopyError> {
+    let source = Source::to_retire(file, witness, target.url)?;
     match source.sends_under_way()? {
         0 => {}
         count => return Err(CopyError::UnderWay(count)),

@@ -38,6 +38,8 @@ pub(super) struct Embedded {
     running: Vec<thread::JoinHandle<()>>,
     /// Whether the ledger's files are where they were opened.
     in_place: Arc<AtomicBool>,
+    /// Whether what is in them was found to be another ledger, or an older one.
+    contradicted: Arc<AtomicBool>,
     /// The last field: freed when the threads have closed their connections.
     _lock: Lock,
 }
@@ -62,6 +64,13 @@ impl Embedded {
         let standing = sqlite::standing(&writer)?;
         let beside = file::beside(path, ".witness");
         let witness = Witness::open(Some(witness.unwrap_or(&beside)), &standing.ledger)?;
+        if witness.mark().number == 0 && standing.reached.number > 0 {
+            let commits = standing.reached.number;
+            tracing::warn!(
+                commits,
+                "ledger has no witness: whether it is an old copy, or lacks its log, cannot be told"
+            );
+        }
         sqlite::check(&standing, &witness)?;
         let (db, pages) = (sqlite::open_reader(path)?, sqlite::open_reader(path)?);
         let files = Files::of(&lock)?;
@@ -73,7 +82,9 @@ impl Embedded {
         let (committed, answers) = tokio_mpsc::unbounded_channel();
         let (up, writable) = watch::channel(true);
         let signals = Signals { committed, up, metrics: Arc::clone(metrics), witness };
-        let writer = Writer::new(files, writer, queue, signals);
+        let contradicted = Arc::<AtomicBool>::default();
+        let kept = (files, Arc::clone(&contradicted));
+        let writer = Writer::new(kept, writer, queue, signals);
         Handle::current().spawn(tell(answers, Arc::clone(watchers)));
         let (found, findings) = tokio_mpsc::unbounded_channel();
         Handle::current().spawn(reader::tell(findings));
@@ -84,7 +95,7 @@ impl Embedded {
             spawn("ledger-writer", move || writer.run())?,
         ];
         let queues = Some(Queues { writes, reads, lists });
-        Ok(Self { queues, writable, running, in_place, _lock: lock })
+        Ok(Self { queues, writable, running, in_place, contradicted, _lock: lock })
     }
 
     pub(super) async fn begin(
@@ -211,7 +222,7 @@ impl Embedded {
         thread: &mpsc::Sender<Read>,
         work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
     ) -> Result<T, Unavailable> {
-        if !self.in_place.load(Ordering::Acquire) {
+        if !self.in_place.load(Ordering::Acquire) || self.contradicted.load(Ordering::Acquire) {
             return Err(Unavailable);
         }
         let (reply, answer) = oneshot::channel();

@@ -11,7 +11,7 @@ pub(super) mod spend;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, params};
 
 use super::OpenError;
 use super::migrate::Migrated;
@@ -109,13 +109,20 @@ pub(super) fn check(standing: &Standing, witness: &Witness) -> Result<(), OpenEr
     witness.check(standing, acknowledged, acknowledged.number <= standing.reached.number)
 }
 
-/// Counts a commit that is about to be made at `now`.
-pub(super) fn count(db: &Connection, now: SystemTime) -> Result<Mark, Error> {
-    let time = micros(now);
-    db.prepare_cached("UPDATE ledger SET commits = commits + 1, time = ?1")?.execute([time])?;
-    // Not RETURNING, which makes a table for its one row each time.
-    let mut select = db.prepare_cached("SELECT commits FROM ledger")?;
-    Ok(Mark { number: select.query_row([], |row| row.get(0))?, time })
+/// Counts a commit that is about to be made at `now`, the next one that `witness` will see.
+///
+/// # Errors
+/// The ledger is not where `witness` saw it last: its rows were replaced under the process, as by a backup that was put
+/// back into the open file.
+pub(super) fn count(db: &Connection, witness: &Witness, now: SystemTime) -> Result<Mark, Error> {
+    let (time, last) = (micros(now), witness.mark().number);
+    let mut update = db.prepare_cached(
+        "UPDATE ledger SET commits = commits + 1, time = ?1 WHERE commits = ?2 AND identity = ?3",
+    )?;
+    match update.execute(params![time, last, witness.ledger()])? {
+        1 => Ok(Mark { number: last + 1, time }),
+        rows => Err(Error::StatementChangedRows(rows)),
+    }
 }
 
 /// Makes the tables, or brings them up to date.

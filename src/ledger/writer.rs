@@ -1,7 +1,7 @@
 //! The thread that writes: whatever is queued, one transaction, one sync, then the answers.
 
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -118,6 +118,8 @@ pub(super) struct Signals {
 
 pub(super) struct Writer {
     files: Files,
+    /// Whether what is in the file was found to be another ledger, or older than what was acknowledged.
+    contradicted: Arc<AtomicBool>,
     /// None after a failure, until the file could be opened again.
     db: Option<Connection>,
     /// When opening was last tried.
@@ -133,13 +135,14 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(
-        files: Files,
+        (files, contradicted): (Files, Arc<AtomicBool>),
         db: Connection,
         queue: mpsc::Receiver<Write>,
         signals: Signals,
     ) -> Self {
         Self {
             files,
+            contradicted,
             db: Some(db),
             opened: Instant::now(),
             queue,
@@ -160,7 +163,9 @@ impl Writer {
             match self.queue.recv_timeout(wait) {
                 Ok(first) => batch.push(first),
                 Err(mpsc::RecvTimeoutError::Timeout) => {
-                    self.look();
+                    if self.look() {
+                        self.compare();
+                    }
                     continue;
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
@@ -197,6 +202,22 @@ impl Writer {
         in_place
     }
 
+    /// Has the file opened anew where its rows are not those that were acknowledged last.
+    fn compare(&mut self) {
+        let witness = &self.signals.witness;
+        let differs = |db: &Connection| {
+            sqlite::standing(db).is_ok_and(|found| {
+                found.ledger != witness.ledger() || found.reached.number < witness.mark().number
+            })
+        };
+        if self.db.as_ref().is_some_and(differs) {
+            tracing::error!("ledger was replaced in its file: nothing is written or read");
+            self.db = None;
+            self.contradicted.store(true, Ordering::Release);
+            self.signals.up.send_replace(false);
+        }
+    }
+
     /// Opens the file again after a failure; opening proves that it can be written.
     fn reopen(&mut self) {
         self.opened = Instant::now();
@@ -210,11 +231,15 @@ impl Writer {
         }
         match opened {
             Ok(db) => {
+                self.contradicted.store(false, Ordering::Release);
                 tracing::warn!("ledger can be written again");
                 self.db = Some(db);
                 self.signals.up.send_replace(true);
             }
             Err(error) => {
+                if matches!(error, OpenError::RolledBack { .. } | OpenError::OtherLedger { .. }) {
+                    self.contradicted.store(true, Ordering::Release);
+                }
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(error, "ledger still cannot be written");
             }
@@ -227,13 +252,17 @@ impl Writer {
         let (aloft, start) = (self.aloft, Instant::now());
         let in_place = self.files.in_place().load(Ordering::Acquire);
         let committed = match &mut self.db {
-            Some(db) if in_place => write(db, batch, &mut answers, aloft).map_err(|error| {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "ledger commit failed; opening it anew");
-                self.db = None;
-                self.signals.up.send_replace(false);
-                Unavailable
-            }),
+            Some(db) if in_place => write(db, batch, &mut answers, aloft, &self.signals.witness)
+                .map_err(|error| {
+                    if matches!(error, sqlite::Error::StatementChangedRows(_)) {
+                        self.contradicted.store(true, Ordering::Release);
+                    }
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(error, "ledger commit failed; opening it anew");
+                    self.db = None;
+                    self.signals.up.send_replace(false);
+                    Unavailable
+                }),
             Some(_) | None => Err(Unavailable),
         };
         // A commit to a file that is not at its path is gone with this process, so nobody may rely upon it.
@@ -286,6 +315,7 @@ fn write(
     batch: &mut Vec<Write>,
     answers: &mut Vec<Answer>,
     aloft: u32,
+    witness: &Witness,
 ) -> Result<Done, sqlite::Error> {
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let done = {
@@ -294,7 +324,7 @@ fn write(
         for operation in batch.drain(..) {
             answers.push(operation(&mut hand)?);
         }
-        let mark = sqlite::count(&tx, now)?;
+        let mark = sqlite::count(&tx, witness, now)?;
         Done { aloft: hand.aloft, changed: hand.changed, entered: hand.entered, mark }
     };
     tx.commit()?;
@@ -313,7 +343,7 @@ mod tests {
         let db = sqlite::open_writer(&path).expect("opened");
         let witness = Witness::open(None, &sqlite::standing(&db).expect("read").ledger);
         let witness = witness.expect("no file is needed");
-        let mark = sqlite::count(&db, sqlite::now()).expect("counted");
+        let mark = sqlite::count(&db, &witness, sqlite::now()).expect("counted");
         witness.saw(mark);
         open_again(&path, &witness).expect("as it was");
         db.execute("UPDATE ledger SET commits = 0", []).expect("an old copy");

@@ -6,14 +6,15 @@ use std::time::SystemTime;
 
 use rusqlite::{Connection, OpenFlags, Rows, Statement, params};
 
-use super::file::Lock;
+use super::file::{Lock, beside};
 use super::{
-    APPLICATION, BUSY, Error, RETIRED, Retirement, SCHEMA, damaged, micros, retirement, standing,
+    APPLICATION, BUSY, Error, RETIRED, Retirement, SCHEMA, check, count, damaged, micros,
+    retirement, standing,
 };
 use crate::amount::Total;
 use crate::ledger::OpenError;
 use crate::ledger::rows::{Kind, Row, Table, Value};
-use crate::ledger::witness::Standing;
+use crate::ledger::witness::{Standing, Witness};
 
 /// A ledger's file that nobody else has open, as it is at one moment.
 pub(in crate::ledger) struct Source {
@@ -21,8 +22,10 @@ pub(in crate::ledger) struct Source {
     db: Connection,
     /// Where its payouts have gone.
     retired: Option<Retirement>,
+    /// What was acknowledged from it; none where it is only read.
+    witness: Option<Witness>,
     /// The last field: closed after the connection.
-    _lock: Lock,
+    lock: Lock,
 }
 
 impl Source {
@@ -30,8 +33,17 @@ impl Source {
     ///
     /// # Errors
     /// Where it is in use, not there, not of this schema, or has gone to another place than `target`.
-    pub(in crate::ledger) fn to_retire(path: &Path, target: &str) -> Result<Self, OpenError> {
-        let source = Self::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, "BEGIN IMMEDIATE")?;
+    pub(in crate::ledger) fn to_retire(
+        path: &Path,
+        witness: Option<&Path>,
+        target: &str,
+    ) -> Result<Self, OpenError> {
+        let mut source = Self::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, "BEGIN IMMEDIATE")?;
+        let found = standing(&source.db)?;
+        let beside = beside(source.lock.path(), ".witness");
+        let witness = Witness::open(Some(witness.unwrap_or(&beside)), &found.ledger)?;
+        check(&found, &witness)?;
+        source.witness = Some(witness);
         match source.retired {
             Some(to) if to.target != target => Err(to.into()),
             Some(_) | None => Ok(source),
@@ -70,7 +82,7 @@ impl Source {
             RETIRED => Some(retirement(&db)?),
             _ => return Err(OpenError::Foreign),
         };
-        Ok(Self { db, retired, _lock: lock })
+        Ok(Self { db, retired, witness: None, lock })
     }
 
     pub(in crate::ledger) fn is_retired(&self) -> bool {
@@ -110,7 +122,13 @@ impl Source {
         self.db.execute(insert, params![target, micros(SystemTime::now())])?;
         self.db.execute("INSERT INTO unfinished (command) VALUES (?1)", [command])?;
         self.db.pragma_update(None, "application_id", RETIRED)?;
-        self.db.execute_batch("COMMIT")
+        // A copy of the file from before this one is behind what its witness knows from now on.
+        let witness = self.witness.as_ref();
+        let now = SystemTime::now();
+        let mark = witness.map(|witness| count(&self.db, witness, now)).transpose()?;
+        self.db.execute_batch("COMMIT")?;
+        witness.zip(mark).into_iter().for_each(|(witness, mark)| witness.saw(mark));
+        Ok(())
     }
 
     /// Says in the retired file that its payouts have arrived.

@@ -272,3 +272,30 @@ async fn removed_files_are_saved_from_the_running_process() {
     assert_eq!(known.state(), PayoutState::Accepted);
     assert_eq!(upstream.book.posts().len(), 1);
 }
+
+/// Puts the ledger in `from` into the open file `file`, as `.restore` of the sqlite3 shell does.
+fn put_back(from: &Path, file: &Path) {
+    let from = rusqlite::Connection::open(from).expect("opened");
+    let mut into = rusqlite::Connection::open(file).expect("opened");
+    let backup = rusqlite::backup::Backup::new(&from, &mut into).expect("begun");
+    backup.run_to_completion(1_000, Duration::ZERO, None).expect("done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_ledger_that_is_put_into_the_open_file_is_neither_written_nor_read() {
+    for writes in [true, false] {
+        let (whole, file) = whole().await;
+        let old = file.with_extension("old");
+        Shell::file(&file).execute(&format!("VACUUM INTO '{}'", old.display()));
+        let paid = whole.create(order("paid")).await.expect("OK");
+        put_back(&old, &file);
+        if writes {
+            unavailable(&whole.create(order("paid")).await.expect_err("it was paid"));
+        }
+        let channel = channel(&whole);
+        until_serving(&channel, false).await;
+        unavailable(&get(&whole.client, "paid").await.expect_err("not to be denied"));
+        unavailable(&whole.create(order("paid")).await.expect_err("it was paid"));
+        assert_eq!(whole.upstream.book.posts().len(), 1, "{}", paid.cid);
+    }
+}
