@@ -143,7 +143,7 @@ impl Engine {
     /// Has `order` paid at most once, within the caller's `terms`, and returns the payout as it stands
     /// at `until` at the latest.
     ///
-    /// `late` is the rule that the order breaks, if it is one of those that change: such an order is never sent, but
+    /// `late` is the rule that the order breaks, if it is one of those that change: such an order is never recorded, but
     /// what is recorded is answered all the same. Dropping the returned future changes nothing about the payout.
     /// `request_id` goes to the log.
     ///
@@ -163,8 +163,9 @@ impl Engine {
             let track = match aloft {
                 Some(track) => track,
                 None => {
-                    if let Some(late) = late {
-                        let payout = self.excused(&order, late).await?;
+                    if let Some(late) = late.clone()
+                        && let Some(payout) = self.excused(&order, late).await?
+                    {
                         return answer(terms, &order, payout);
                     }
                     let permit = match self.turn(&project) {
@@ -272,14 +273,17 @@ impl Engine {
         Ok(track)
     }
 
-    /// The payout that `order` asks for again, where that is not to be sent, although the order breaks a rule by now.
+    /// What is recorded under the id of an `order` that breaks a rule by now, where that is not to be sent again; None
+    /// where it may be: Cregis itself refuses an amount that is too fine.
     ///
     /// # Errors
     /// The violation, or the ledger fails.
-    async fn excused(&self, order: &Order, late: Violation) -> Result<Payout, Refused> {
-        let known = self.known(order).await?;
-        let sent = known.filter(|payout| payout.state != State::NotSent);
-        sent.ok_or_else(|| Refused::Invalid(vec![late]))
+    async fn excused(&self, order: &Order, late: Violation) -> Result<Option<Payout>, Refused> {
+        match self.known(order).await? {
+            Some(_) if late.field == "amount" => Ok(None),
+            Some(payout) if payout.state != State::NotSent => Ok(Some(payout)),
+            Some(_) | None => Err(Refused::Invalid(vec![late])),
+        }
     }
 
     async fn known(&self, order: &Order) -> Result<Option<Payout>, Refused> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Engine, Project, Refused};
 use crate::metrics::label::Shed;
@@ -107,7 +107,14 @@ impl Engine {
         };
         let engine = Arc::clone(self);
         // Not the caller's: one who goes away must not leave memory and ledger at odds.
-        let set = self.tasks.spawn(async move { engine.keep_intake(pids, paused, note).await });
+        let set = self.tasks.spawn(async move {
+            engine.keep_intake(pids, paused, note).await?;
+            // Another replica may have begun to record a payout just before. It sends by then, or never.
+            if let Some(fence) = engine.ledger.send_within().filter(|_| paused) {
+                sleep(fence).await;
+            }
+            Ok(())
+        });
         set.await.map_err(|_| Refused::LedgerUnavailable)?
     }
 

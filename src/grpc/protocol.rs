@@ -32,6 +32,7 @@ const HEALTH_WATCHES: usize = 1024;
 pub struct Protocol {
     waiting: Arc<Waiting>,
     health_watches: Arc<Places>,
+    reflection: bool,
 }
 
 /// Services that only gRPC calls reach.
@@ -45,7 +46,8 @@ impl Protocol {
     pub(super) fn new(settings: &config::Grpc) -> Self {
         let proxies = || settings.trusted_proxies.clone();
         let health_watches = Places::new(HEALTH_WATCHES, proxies(), Known::default());
-        Self { waiting: Waiting::new(proxies()), health_watches }
+        let reflection = settings.reflection;
+        Self { waiting: Waiting::new(proxies()), health_watches, reflection }
     }
 }
 
@@ -93,7 +95,9 @@ where
             return refuse(&Refused::Unauthenticated);
         };
         let (path, address) = (request.uri().path(), origin.address);
-        let served = Method::of(path).is_served(path);
+        let method = Method::of(path);
+        let offered = method != Method::Reflection || self.protocol.reflection;
+        let served = offered && method.is_served(path);
         let mut held = None;
         if path == HEALTH_WATCH {
             held = self.protocol.health_watches.take(address);

@@ -240,7 +240,7 @@ async fn a_message_over_64_kib_is_refused_and_nothing_is_recorded() {
     let mut big = order("big");
     big.remark = "x".repeat(70 * 1024);
     let status = whole.create(big).await.expect_err("too big");
-    assert_eq!(status.code(), tonic::Code::OutOfRange);
+    assert_eq!(status.code(), tonic::Code::InvalidArgument);
     whole.get("big").await.expect_err("not recorded");
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use payoutd::caller::Role;
 use payoutd::config::Config;
+use payoutd::ledger::OpenError;
 use payoutd::metrics::Metrics;
 use payoutd::pb::resolve_payout_request::Resolution::{Cid, Void};
 use payoutd::pb::{self, PayoutState};
@@ -310,6 +311,40 @@ async fn what_cannot_be_copied_safely_is_refused_and_stays_in_use() {
     // None of this has touched the file.
     let whole = on_file(upstream, folder, |_| {}).await;
     assert_eq!(whole.get("paid").await.expect("known"), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL"]
+async fn a_file_from_before_what_was_acknowledged_is_not_copied_nor_served_beside_its_copy() {
+    let (upstream, folder) = (Upstream::start().await, tempfile::tempdir().expect("a folder"));
+    let whole = on_file(upstream, folder, |_| {}).await;
+    whole.create(order("kept")).await.expect("OK");
+    let Whole { upstream, service, folder, .. } = whole;
+    let config = service.stop().await;
+    let file = config.ledger.path().expect("a file").to_owned();
+    let old = file.with_extension("old");
+    std::fs::copy(&file, &old).expect("a backup");
+    let whole = on_file(upstream, folder, |_| {}).await;
+    whole.create(order("lost")).await.expect("OK");
+    let Whole { upstream, service, folder, .. } = whole;
+    let config = service.stop().await;
+
+    // A backup that is behind is refused, as where a service starts on it.
+    let newest = std::fs::read(&file).expect("read");
+    std::fs::copy(&old, &file).expect("put back");
+    let database = Database::new().await;
+    let (code, words) = said(&copied(&config, &database).await);
+    assert_eq!(code, Some(1), "{words}");
+    assert!(words.contains("has lost what was acknowledged"), "{words}");
+
+    // So is one that was the newest before the copy.
+    std::fs::write(&file, &newest).expect("put back");
+    let (code, words) = said(&copied(&config, &database).await);
+    assert_eq!(code, Some(0), "{words}");
+    std::fs::write(&file, &newest).expect("put back");
+    let opened = payoutd::ledger::Ledger::of(&config.ledger, &Metrics::new([])).await;
+    assert!(matches!(opened, Err(OpenError::RolledBack { .. })), "{opened:?}");
+    drop((upstream, folder));
 }
 
 #[tokio::test(flavor = "multi_thread")]

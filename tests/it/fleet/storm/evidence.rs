@@ -37,10 +37,11 @@ async fn rows(db: &Transaction<'_>) -> BTreeMap<String, Row> {
 async fn accounts(db: &Transaction<'_>) -> Vec<Account> {
     let select = "
         WITH due AS (
-            SELECT caller, currency, send_time / 86400000000 AS day, sum(amount::numeric) AS total
+            SELECT coalesce(sender, caller) AS caller, currency, send_time / 86400000000 AS day,
+                sum(amount::numeric) AS total
             FROM payout
-            WHERE caller <> '' AND state IN ('SENDING', 'IN_DOUBT', 'ACCEPTED', 'SUCCEEDED')
-            GROUP BY caller, currency, send_time / 86400000000)
+            WHERE coalesce(sender, caller) <> '' AND state IN ('SENDING', 'IN_DOUBT', 'ACCEPTED', 'SUCCEEDED')
+            GROUP BY coalesce(sender, caller), currency, send_time / 86400000000)
         SELECT caller || ' ' || currency || ' ' || day,
             trim_scale(coalesce(spend.total, 0))::text, trim_scale(coalesce(due.total, 0))::text
         FROM spend FULL JOIN due USING (caller, currency, day)";

@@ -127,7 +127,7 @@ async fn nothing_is_acknowledged_or_sent_after_a_file_is_gone() {
         way.goes(&file);
         let status = whole.create(order("after")).await.err().unwrap_or_else(|| panic!("{way:?}"));
         unavailable(&status);
-        assert!(!serving(&channel(&whole)).await, "{way:?}");
+        until_serving(&channel(&whole), false).await;
         unavailable(&whole.create(order("another")).await.expect_err("no ledger"));
         // Nor is anything read from what is not there after a restart.
         unavailable(&whole.get("before").await.expect_err("no ledger"));
