@@ -208,9 +208,7 @@ impl Order {
         ];
         fields.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }
-}
 
-impl Order {
     /// Tells whether `address` is the recipient, as the chain reads it.
     pub fn pays_to(&self, address: &str) -> bool {
         address::same(self.currency.chain(), &self.address, address)

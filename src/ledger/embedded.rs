@@ -19,9 +19,8 @@ use tokio::sync::{mpsc as tokio_mpsc, oneshot, watch};
 
 use super::change::Change;
 use super::reader::{self, Read};
-use super::sqlite::file::{self, Files, Lock};
+use super::sqlite::file::{Files, Lock};
 use super::watchers::Watchers;
-use super::witness::Witness;
 use super::writer::{Batch, Signals, Write, Writer, operation, tell};
 use super::{Begun, Notice, OpenError, Resend, Unavailable, Unrecorded, sqlite};
 use crate::metrics::Metrics;
@@ -62,16 +61,7 @@ impl Embedded {
         let path = lock.path();
         let writer = sqlite::open_writer(path)?;
         let standing = sqlite::standing(&writer)?;
-        let beside = file::beside(path, ".witness");
-        let witness = Witness::open(Some(witness.unwrap_or(&beside)), &standing.ledger)?;
-        if witness.mark().number == 0 && standing.reached.number > 0 {
-            let commits = standing.reached.number;
-            tracing::warn!(
-                commits,
-                "ledger has no witness: whether it is an old copy, or lacks its log, cannot be told"
-            );
-        }
-        sqlite::check(&standing, &witness)?;
+        let witness = sqlite::witness(path, witness, &standing)?;
         let (db, pages) = (sqlite::open_reader(path)?, sqlite::open_reader(path)?);
         let files = Files::of(&lock)?;
         let in_place = Arc::clone(files.in_place());

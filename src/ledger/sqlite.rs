@@ -103,6 +103,28 @@ pub(super) fn standing(db: &Connection) -> Result<Standing, Error> {
     })
 }
 
+/// The witness of the ledger in the file `ledger`, which stands as `standing`: in the file `given`, or else beside it.
+///
+/// # Errors
+/// As of [`Witness::open`], and where the ledger does not hold what its witness remembers.
+pub(super) fn witness(
+    ledger: &Path,
+    given: Option<&Path>,
+    standing: &Standing,
+) -> Result<Witness, OpenError> {
+    let beside = file::beside(ledger, ".witness");
+    let witness = Witness::open(Some(given.unwrap_or(&beside)), &standing.ledger)?;
+    let commits = standing.reached.number;
+    if witness.mark().number == 0 && commits > 0 {
+        tracing::warn!(
+            commits,
+            "ledger has no witness: whether it is an old copy, or lacks its log, cannot be told"
+        );
+    }
+    check(standing, &witness)?;
+    Ok(witness)
+}
+
 /// Compares it with what `witness` remembers.
 pub(super) fn check(standing: &Standing, witness: &Witness) -> Result<(), OpenError> {
     let acknowledged = witness.mark();

@@ -6,10 +6,10 @@ use std::time::SystemTime;
 
 use rusqlite::{Connection, OpenFlags, Rows, Statement, params};
 
-use super::file::{Lock, beside};
+use super::file::Lock;
 use super::{
-    APPLICATION, BUSY, Error, RETIRED, Retirement, SCHEMA, check, count, damaged, micros,
-    retirement, standing,
+    APPLICATION, BUSY, Error, RETIRED, Retirement, SCHEMA, count, damaged, micros, retirement,
+    standing,
 };
 use crate::amount::Total;
 use crate::ledger::OpenError;
@@ -40,10 +40,7 @@ impl Source {
     ) -> Result<Self, OpenError> {
         let mut source = Self::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, "BEGIN IMMEDIATE")?;
         let found = standing(&source.db)?;
-        let beside = beside(source.lock.path(), ".witness");
-        let witness = Witness::open(Some(witness.unwrap_or(&beside)), &found.ledger)?;
-        check(&found, &witness)?;
-        source.witness = Some(witness);
+        source.witness = Some(super::witness(source.lock.path(), witness, &found)?);
         match source.retired {
             Some(to) if to.target != target => Err(to.into()),
             Some(_) | None => Ok(source),

@@ -146,7 +146,7 @@ type Payout struct {
 	Amount string `protobuf:"bytes,8,opt,name=amount,proto3" json:"amount,omitempty"`
 	// Free text for Cregis's records.
 	Remark string `protobuf:"bytes,9,opt,name=remark,proto3" json:"remark,omitempty"`
-	// Destination tag or comment; TON and XRP only.
+	// Destination tag, without leading zeros, or comment; TON and XRP only.
 	Memo string `protobuf:"bytes,10,opt,name=memo,proto3" json:"memo,omitempty"`
 	// Where Cregis was asked to send its notices, as the caller gave it.
 	CallbackUrl string `protobuf:"bytes,11,opt,name=callback_url,json=callbackUrl,proto3" json:"callback_url,omitempty"`
@@ -351,8 +351,9 @@ type CreatePayoutRequest struct {
 	Pid int64 `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
 	// `chain_id@token_id`; the native coin repeats the chain's id: `195@195`.
 	Currency string `protobuf:"bytes,2,opt,name=currency,proto3" json:"currency,omitempty"`
-	// The recipient: 1 to 128 printable ASCII characters without blanks; its checksum is verified
-	// where the chain has one that payoutd knows.
+	// The recipient: 1 to 128 printable ASCII characters without blanks, on the main network; its
+	// checksum is verified where the chain has one that payoutd knows. Never the token's own contract, nor
+	// another address from which nobody can spend.
 	Address string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
 	// Decimal text above 0: no sign, exponent, leading zeros, bare or trailing point; at most 36
 	// digits, and at most the coin's decimals where known: from Cregis's list of the project's coins, or
@@ -365,7 +366,7 @@ type CreatePayoutRequest struct {
 	CallbackUrl string `protobuf:"bytes,6,opt,name=callback_url,json=callbackUrl,proto3" json:"callback_url,omitempty"`
 	// At most 256 characters, no control characters, not only blanks.
 	Remark string `protobuf:"bytes,7,opt,name=remark,proto3" json:"remark,omitempty"`
-	// TON and XRP only; for XRP digits below 4294967295.
+	// TON and XRP only; for XRP digits below 4294967295, recorded without leading zeros.
 	Memo string `protobuf:"bytes,8,opt,name=memo,proto3" json:"memo,omitempty"`
 	// True: check the request and answer OK with `cid` 0 and no `payout`; records nothing, and no payout
 	// is sent. Checked are all rules of this message and what the ledger knows of the id, then Cregis is

@@ -61,7 +61,7 @@ type PayoutServiceClient interface {
 	//	INVALID_ARGUMENT    INVALID_REQUEST: BadRequest lists every bad field; nothing was recorded
 	//	INVALID_ARGUMENT    REJECTED_BY_CREGIS: a field is to blame; metadata `cregis_code`, `cregis_msg`
 	//	FAILED_PRECONDITION REJECTED_BY_CREGIS: refused, no field to blame
-	//	ALREADY_EXISTS      THIRD_PARTY_ID_REUSED: metadata `fields` names what differs, never values;
+	//	ALREADY_EXISTS      THIRD_PARTY_ID_REUSED: metadata `fields` names what differs in meaning, never values;
 	//	                    `third_party_id` alone where the payout is another caller's
 	//	UNAVAILABLE         NOT_SENT, CREGIS_REFUSED_GATEWAY, PAUSED, DRAINING,
 	//	                    LEDGER_UNAVAILABLE, UPSTREAM_UNAVAILABLE: certainly nothing was created;
@@ -196,7 +196,7 @@ type PayoutServiceServer interface {
 	//	INVALID_ARGUMENT    INVALID_REQUEST: BadRequest lists every bad field; nothing was recorded
 	//	INVALID_ARGUMENT    REJECTED_BY_CREGIS: a field is to blame; metadata `cregis_code`, `cregis_msg`
 	//	FAILED_PRECONDITION REJECTED_BY_CREGIS: refused, no field to blame
-	//	ALREADY_EXISTS      THIRD_PARTY_ID_REUSED: metadata `fields` names what differs, never values;
+	//	ALREADY_EXISTS      THIRD_PARTY_ID_REUSED: metadata `fields` names what differs in meaning, never values;
 	//	                    `third_party_id` alone where the payout is another caller's
 	//	UNAVAILABLE         NOT_SENT, CREGIS_REFUSED_GATEWAY, PAUSED, DRAINING,
 	//	                    LEDGER_UNAVAILABLE, UPSTREAM_UNAVAILABLE: certainly nothing was created;

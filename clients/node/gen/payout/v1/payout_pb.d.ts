@@ -101,7 +101,7 @@ export declare type Payout = Message<"payout.v1.Payout"> & {
   remark: string;
 
   /**
-   * Destination tag or comment; TON and XRP only.
+   * Destination tag, without leading zeros, or comment; TON and XRP only.
    *
    * @generated from field: string memo = 10;
    */
@@ -207,8 +207,9 @@ export declare type CreatePayoutRequest = Message<"payout.v1.CreatePayoutRequest
   currency: string;
 
   /**
-   * The recipient: 1 to 128 printable ASCII characters without blanks; its checksum is verified
-   * where the chain has one that payoutd knows.
+   * The recipient: 1 to 128 printable ASCII characters without blanks, on the main network; its
+   * checksum is verified where the chain has one that payoutd knows. Never the token's own contract, nor
+   * another address from which nobody can spend.
    *
    * @generated from field: string address = 3;
    */
@@ -246,7 +247,7 @@ export declare type CreatePayoutRequest = Message<"payout.v1.CreatePayoutRequest
   remark: string;
 
   /**
-   * TON and XRP only; for XRP digits below 4294967295.
+   * TON and XRP only; for XRP digits below 4294967295, recorded without leading zeros.
    *
    * @generated from field: string memo = 8;
    */
@@ -747,7 +748,7 @@ export declare const PayoutService: GenService<{
    *   INVALID_ARGUMENT    INVALID_REQUEST: BadRequest lists every bad field; nothing was recorded
    *   INVALID_ARGUMENT    REJECTED_BY_CREGIS: a field is to blame; metadata `cregis_code`, `cregis_msg`
    *   FAILED_PRECONDITION REJECTED_BY_CREGIS: refused, no field to blame
-   *   ALREADY_EXISTS      THIRD_PARTY_ID_REUSED: metadata `fields` names what differs, never values;
+   *   ALREADY_EXISTS      THIRD_PARTY_ID_REUSED: metadata `fields` names what differs in meaning, never values;
    *                       `third_party_id` alone where the payout is another caller's
    *   UNAVAILABLE         NOT_SENT, CREGIS_REFUSED_GATEWAY, PAUSED, DRAINING,
    *                       LEDGER_UNAVAILABLE, UPSTREAM_UNAVAILABLE: certainly nothing was created;
