@@ -220,23 +220,26 @@ impl Postgres {
         let approved = self.ask(async |client| {
             let statement = client
                 .prepare_cached(
-                    "WITH payout AS (
-                         UPDATE payout SET approved_cid = $3
+                    // Locked first: the same message may be here twice at once, and leaves one mark however often it
+                    // comes.
+                    "WITH found AS (
+                         SELECT id, approved_cid FROM payout
                          WHERE pid = $1 AND third_party_id = $2 AND cid = $3 AND state = 'ACCEPTED'
-                             AND (approved_cid IS NULL OR approved_cid = $3)
-                         RETURNING id)
-                     INSERT INTO mark (time) SELECT $4 FROM payout RETURNING seq",
+                             AND (approved_cid IS NULL OR approved_cid = $3) FOR UPDATE),
+                     approved AS (
+                         UPDATE payout SET approved_cid = $3 FROM found
+                         WHERE payout.id = found.id AND found.approved_cid IS NULL RETURNING payout.id),
+                     mark AS (INSERT INTO mark (time) SELECT $4 FROM approved RETURNING seq)
+                     SELECT EXISTS (SELECT FROM found), (SELECT seq FROM mark)",
                 )
                 .await?;
-            let approved =
-                client.query_opt(&statement, &[&key.pid, &key.third_party_id, &cid, &now]).await?;
-            Ok(approved.map(|row| row.try_get(0)).transpose()?)
+            let row =
+                client.query_one(&statement, &[&key.pid, &key.third_party_id, &cid, &now]).await?;
+            Ok((row.try_get(0)?, row.try_get::<_, Option<i64>>(1)?))
         });
-        let approved = approved.await.map_err(|error| self.failed(error))?;
-        Ok(approved.is_some_and(|number| {
-            self.marked(Mark { number, time: now });
-            true
-        }))
+        let (approved, mark) = approved.await.map_err(|error| self.failed(error))?;
+        mark.into_iter().for_each(|number| self.marked(Mark { number, time: now }));
+        Ok(approved)
     }
 
     pub(in crate::ledger) async fn postpone(

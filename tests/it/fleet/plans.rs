@@ -154,7 +154,7 @@ async fn a_payout_is_recorded_and_changed_by_index_among_100_000() {
         let key = Key { pid: 1, third_party_id: format!("id-{row}") };
         assert!(ledger.approve(key, row).await.expect("asked"));
     }
-    log.shows("approve", &["payout_by_cid"]);
+    log.shows("approve", &["payout_by_cid", "payout_pkey"]);
     for row in 1..=TIMES {
         let payout = find(&ledger, row).await;
         ledger.note(payout, Attention::Contradiction, Cause::Notice).await.expect("noted");

@@ -393,3 +393,22 @@ async fn a_ledger_without_a_witness_is_said_at_every_start_and_by_check() {
     let (code, said) = opening::said("check", &upstream, &settings).await;
     assert_eq!((code, said.contains(words)), (Some(0), false), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL"]
+async fn an_approval_leaves_one_mark_however_often_it_is_asked_for() {
+    let fleet = Fleet::start(1).await;
+    let payout = fleet.create(0, order("asked")).await.expect("OK");
+    let ledger = Ledger::of(&fleet.database.ledger(), &Metrics::new([])).await.expect("opened");
+    let approve = async |cid| {
+        let key = Key { pid: PID, third_party_id: "asked".to_owned() };
+        within(ledger.approve(key, cid)).await.expect("answered")
+    };
+    // The same message at once, and again; then one for another order.
+    let at_once = futures_util::future::join_all((0..8).map(|_| approve(payout.cid))).await;
+    assert_eq!(at_once, [true; 8]);
+    assert!(approve(payout.cid).await && !approve(payout.cid + 1).await);
+    let (shell, _driver) = fleet.database.shell().await;
+    let marks = shell.query_one("SELECT count(*) FROM mark", &[]).await.expect("read");
+    assert_eq!(marks.get::<_, i64>(0), 1);
+}
