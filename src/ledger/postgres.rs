@@ -103,6 +103,9 @@ enum Error {
     /// The database has lost what was acknowledged.
     #[error(transparent)]
     Contradicted(Box<OpenError>),
+    /// The same, found when something was to be added.
+    #[error("the ledger has lost what was acknowledged: {0}")]
+    Gone(Mark),
 }
 
 impl From<PoolError> for Error {
@@ -125,6 +128,7 @@ impl Error {
             | Self::NotSafe(_)
             | Self::Refused(_)
             | Self::Contradicted(_)
+            | Self::Gone(_)
             | Self::Damaged(_)
             | Self::Random(_) => false,
         }
@@ -141,6 +145,7 @@ impl Error {
             | Self::NotSafe(_)
             | Self::Refused(_)
             | Self::Contradicted(_)
+            | Self::Gone(_)
             | Self::Random(_) => true,
         }
     }

@@ -44,7 +44,9 @@ impl Postgres {
         let mut attempt = [0u8; 16];
         getrandom::fill(&mut attempt).map_err(|error| self.failed(error.into()))?;
         let attempt = hex::encode(attempt);
-        let claim = Claim { owner: &self.owner, attempt: &attempt, lease: self.lease };
+        let acknowledged = self.witness.mark();
+        let claim =
+            Claim { owner: &self.owner, attempt: &attempt, lease: self.lease, acknowledged };
         let ((begun, seq), rule) =
             match self.attempt(order, terms, (resend, send_time), &claim).await {
                 Err(error) if error.is_lost() => {
@@ -310,6 +312,7 @@ fn is_taken_cid(error: &Error) -> bool {
         | Error::NotSafe(_)
         | Error::Refused(_)
         | Error::Contradicted(_)
+        | Error::Gone(_)
         | Error::Damaged(_)
         | Error::Random(_) => false,
     }

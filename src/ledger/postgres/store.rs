@@ -8,6 +8,7 @@ use super::Error;
 use super::clock::{micros, whole};
 use super::spend::Postings;
 use crate::ledger::Cause;
+use crate::ledger::witness::Mark;
 use crate::payout::Payout;
 
 /// The right to send, as it stands in a row: whose it is, and for how long.
@@ -15,9 +16,14 @@ pub(super) struct Claim<'a> {
     pub(super) owner: &'a str,
     pub(super) attempt: &'a str,
     pub(super) lease: Duration,
+    /// The newest that was acknowledged: where that is gone, nobody may send. Number 0: nothing was.
+    pub(super) acknowledged: Mark,
 }
 
 /// Whether the project takes payouts, and the new payout's row and event; None where the id is known.
+///
+/// # Errors
+/// As of any statement; and the ledger may have lost the id, as it has lost what was acknowledged.
 pub(super) async fn insert(
     db: &impl GenericClient,
     first: &Payout,
@@ -27,7 +33,10 @@ pub(super) async fn insert(
         .prepare_cached(
             "WITH intake AS (
                  SELECT NOT coalesce((SELECT paused FROM intake WHERE pid = $1
-                     ORDER BY id DESC LIMIT 1), false) AS open),
+                     ORDER BY id DESC LIMIT 1), false) AS open,
+                     $20::bigint = 0
+                     OR EXISTS (SELECT FROM event WHERE event.seq = $20 AND event.time = $21)
+                     OR EXISTS (SELECT FROM mark WHERE mark.seq = $20 AND mark.time = $21) AS whole),
              payout AS (
                  INSERT INTO payout (pid, third_party_id, currency, address, amount, remark, memo,
                      callback_url, create_time, revision, update_time, state, reason, refusal_msg, txid,
@@ -35,7 +44,7 @@ pub(super) async fn insert(
                      lease_until)
                  SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, 1, $9, $10, '', '', '', 0, '', $9, $9, $9, 0,
                      $11, $12, $13, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint + $14
-                 FROM intake WHERE open
+                 FROM intake WHERE open AND whole
                  ON CONFLICT (pid, third_party_id) DO NOTHING RETURNING id),
              event AS (
                  INSERT INTO event (payout, revision, time, cause, state, state_time, reason,
@@ -48,7 +57,7 @@ pub(super) async fn insert(
                          AS posting (caller, currency, day, amount)
                  ON CONFLICT (caller, currency, day)
                      DO UPDATE SET total = spend.total + excluded.total)
-             SELECT open, event.payout, seq FROM intake LEFT JOIN event ON true",
+             SELECT open, event.payout, seq, whole FROM intake LEFT JOIN event ON true",
         )
         .await?;
     let order = &first.order;
@@ -76,9 +85,14 @@ pub(super) async fn insert(
                 &postings.currencies,
                 &postings.days,
                 &postings.amounts,
+                &claim.acknowledged.number,
+                &claim.acknowledged.time,
             ],
         )
         .await?;
+    if !row.try_get::<_, bool>(3)? {
+        return Err(Error::Gone(claim.acknowledged));
+    }
     let (new, seq): (Option<i64>, Option<i64>) = (row.try_get(1)?, row.try_get(2)?);
     Ok((row.try_get(0)?, new.zip(seq)))
 }

@@ -412,3 +412,27 @@ async fn an_approval_leaves_one_mark_however_often_it_is_asked_for() {
     let marks = shell.query_one("SELECT count(*) FROM mark", &[]).await.expect("read");
     assert_eq!(marks.get::<_, i64>(0), 1);
 }
+
+/// Before the look of each second has found it.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL"]
+async fn rows_that_are_taken_away_under_a_running_replica_are_missed_by_the_next_send() {
+    for again in ["last", "another"] {
+        let fleet = Fleet::start(1).await;
+        fleet.create(0, order("first")).await.expect("OK");
+        fleet.create(0, order("last")).await.expect("OK");
+        let (shell, _driver) = fleet.database.shell().await;
+        shell
+            .batch_execute(
+                "BEGIN; SET LOCAL session_replication_role = replica;
+                 DELETE FROM event WHERE payout = (SELECT id FROM payout WHERE third_party_id = 'last');
+                 DELETE FROM payout WHERE third_party_id = 'last'; COMMIT",
+            )
+            .await
+            .expect("an older ledger");
+        let status =
+            fleet.create(0, order(again)).await.expect_err("nobody knows what else is lost");
+        assert_eq!(reason(&status).1, "LEDGER_UNAVAILABLE");
+        assert_eq!(fleet.upstream.book.posts().len(), 2);
+    }
+}
