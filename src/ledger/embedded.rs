@@ -59,9 +59,15 @@ impl Embedded {
     ) -> Result<Self, OpenError> {
         let lock = Lock::claim(path)?;
         let path = lock.path();
+        sqlite::check_closed(path, witness)?;
         let writer = sqlite::open_writer(path)?;
         let standing = sqlite::standing(&writer)?;
         let witness = sqlite::witness(path, witness, &standing)?;
+        match sqlite::empty_log(&writer) {
+            // Somebody's shell reads in it: what the file holds by itself is seen with the next checkpoint.
+            Ok(()) | Err(OpenError::LogInUse) => {}
+            Err(error) => return Err(error),
+        }
         let (db, pages) = (sqlite::open_reader(path)?, sqlite::open_reader(path)?);
         let files = Files::of(&lock)?;
         let in_place = Arc::clone(files.in_place());

@@ -34,7 +34,7 @@ pub enum GrantError {
 /// As where a service starts on it.
 pub async fn migrate(settings: &Ledger) -> Result<Migrated, OpenError> {
     match settings {
-        Ledger::Embedded { path, .. } => sqlite::migrate(path),
+        Ledger::Embedded { path, witness, .. } => sqlite::migrate(path, witness.as_deref()),
         Ledger::Shared(settings) => postgres::migrate(settings).await,
     }
 }

@@ -11,7 +11,9 @@ pub(super) mod spend;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, params};
+use url::Url;
 
 use super::OpenError;
 use super::migrate::Migrated;
@@ -95,12 +97,54 @@ pub(super) fn empty_log(db: &Connection) -> Result<(), OpenError> {
     if busy { Err(OpenError::LogInUse) } else { Ok(()) }
 }
 
+/// Has the log stay as it is when `db` is closed, even as the last connection.
+pub(super) fn keep_log(db: &Connection) -> Result<(), Error> {
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
+}
+
 /// Which ledger it is, and how far it has come.
 pub(super) fn standing(db: &Connection) -> Result<Standing, Error> {
     db.query_row("SELECT identity, commits, time FROM ledger", [], |row| {
         let reached = Mark { number: row.get(1)?, time: row.get(2)? };
         Ok(Standing { ledger: row.get(0)?, reached })
     })
+}
+
+/// Which ledger the database's file at `path` holds by itself, without its log, and how far that has come; nothing
+/// where it cannot be read.
+fn stored(path: &Path) -> Standing {
+    let nothing = Standing { ledger: String::new(), reached: Mark::default() };
+    let Ok(mut url) = Url::from_file_path(path) else { return nothing };
+    url.set_query(Some("immutable=1"));
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_URI;
+    let read = || {
+        let db = Connection::open_with_flags(url.as_str(), flags)?;
+        // A checkpoint that was cut off may have left fewer pages than the first one counts.
+        db.pragma_update(None, "writable_schema", true)?;
+        standing(&db)
+    };
+    read().unwrap_or(nothing)
+}
+
+/// Compares what the database's file at `path` holds by itself with what `witness` saw there.
+///
+/// # Errors
+/// As of [`Witness::check_stored`].
+pub(super) fn check_stored(path: &Path, witness: &Witness) -> Result<(), OpenError> {
+    witness.check_stored(&stored(path))
+}
+
+/// The same with the witness in the file `given`, or else beside the ledger; before the ledger is opened, which
+/// may bring the log into the file.
+///
+/// # Errors
+/// As of [`check_stored`], and where there is a witness that cannot be read.
+pub(super) fn check_closed(ledger: &Path, given: Option<&Path>) -> Result<(), OpenError> {
+    let beside = file::beside(ledger, ".witness");
+    let witness = Witness::found(given.unwrap_or(&beside))?;
+    witness.map_or(Ok(()), |witness| check_stored(ledger, &witness))
 }
 
 /// The witness of the ledger in the file `ledger`, which stands as `standing`: in the file `given`, or else beside it.
@@ -148,8 +192,9 @@ pub(super) fn count(db: &Connection, witness: &Witness, now: SystemTime) -> Resu
 }
 
 /// Makes the tables, or brings them up to date.
-pub(super) fn migrate(path: &Path) -> Result<Migrated, OpenError> {
+pub(super) fn migrate(path: &Path, witness: Option<&Path>) -> Result<Migrated, OpenError> {
     let lock = Lock::claim(path)?;
+    check_closed(lock.path(), witness)?;
     let user_version = "PRAGMA user_version";
     let from = open_reader(lock.path())?.query_row(user_version, [], |row| row.get(0))?;
     open_writer(lock.path())?;
@@ -188,6 +233,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags)?;
     db.busy_timeout(BUSY)?;
+    keep_log(&db)?;
     // SQLite opens the log with the first question: it must not be another one by then.
     db.query_row("PRAGMA schema_version", [], |_| Ok(()))?;
     Ok(db)

@@ -76,6 +76,8 @@ struct Memory {
     marks: VecDeque<Mark>,
     /// Those of the projects' present intakes, whatever their age.
     intakes: HashMap<i64, Mark>,
+    /// How far the database's file of an embedded ledger had come by itself, without its log.
+    stored: Mark,
     file: Option<File>,
     /// Where the next record goes, counted in records.
     slot: usize,
@@ -101,26 +103,44 @@ impl Witness {
         Self::with_window(path, ledger, WINDOW)
     }
 
+    /// The witness in the file at `path`, of whatever embedded ledger; None where nothing was remembered there.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no witness.
+    pub(super) fn found(path: &Path) -> Result<Option<Self>, OpenError> {
+        let text = match std::fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            text => text.map_err(OpenError::Witness)?,
+        };
+        let records = parse(&text).ok_or(OpenError::NoWitness)?;
+        let ledger = records.first().map(|record| record.ledger.as_str());
+        ledger.map(|ledger| Self::open(Some(path), ledger)).transpose()
+    }
+
     fn with_window(path: Option<&Path>, ledger: &str, window: usize) -> Result<Self, OpenError> {
         let (mut marks, mut slot, mut file) = (VecDeque::new(), 0, None);
+        let mut stored = Mark::default();
         if let Some(path) = path {
             let (opened, text) = read(path).map_err(OpenError::Witness)?;
-            let mut records = parse(&text).ok_or(OpenError::NoWitness)?;
-            let other = records.iter().find(|(_, whose, _)| whose != ledger);
-            if let Some((_, _, acknowledged)) = other {
-                return Err(OpenError::OtherLedger { acknowledged: *acknowledged });
+            let records = parse(&text).ok_or(OpenError::NoWitness)?;
+            let other = records.iter().find(|record| record.ledger != ledger);
+            if let Some(Record { mark, .. }) = other {
+                return Err(OpenError::OtherLedger { acknowledged: *mark });
             }
-            records.sort_by_key(|(_, _, mark)| mark.time);
+            let (in_file, mut records): (Vec<_>, Vec<_>) =
+                records.into_iter().partition(|record| record.kind == Kind::Stored);
+            stored = in_file.first().map(|record| record.mark).unwrap_or_default();
+            records.sort_by_key(|record| record.mark.time);
             // Behind the last one while there is room, then over the oldest.
             slot = match records.first() {
-                Some((oldest, ..)) if records.len() >= window => *oldest,
+                Some(oldest) if records.len() >= window => oldest.place,
                 Some(_) | None => records.len() % window,
             };
-            marks = records.into_iter().map(|(_, _, mark)| mark).collect();
+            marks = records.into_iter().map(|record| record.mark).collect();
             file = Some(opened);
         }
         let intakes = HashMap::new();
-        let memory = Memory { window, marks, intakes, file, slot, failing: false };
+        let memory = Memory { window, marks, intakes, stored, file, slot, failing: false };
         let path = path.map(Path::to_owned);
         Ok(Self { ledger: ledger.to_owned(), path, memory: Mutex::new(memory) })
     }
@@ -166,6 +186,29 @@ impl Witness {
         Ok(())
     }
 
+    /// Compares what the database's file of an embedded ledger holds by itself, without its log, with what was seen
+    /// there before; remembers how far that has come. An older file beside the log of what it replaced has the newest
+    /// commit, but not all that lies between.
+    ///
+    /// # Errors
+    /// It is another one, or an older one.
+    pub(super) fn check_stored(&self, found: &Standing) -> Result<(), OpenError> {
+        let mut memory = self.memory();
+        let (reached, acknowledged) = (found.reached, memory.stored);
+        if acknowledged.number > 0 && found.ledger != self.ledger {
+            return Err(OpenError::OtherLedger { acknowledged });
+        }
+        if reached.number < acknowledged.number {
+            return Err(OpenError::RolledBack { reached, acknowledged });
+        }
+        if reached.number > acknowledged.number && found.ledger == self.ledger {
+            memory.stored = reached;
+            let place = memory.window;
+            memory.write(place, &record(Kind::Stored, &self.ledger, reached));
+        }
+        Ok(())
+    }
+
     /// Remembers that the ledger has come as far as `mark`. A file that cannot be written stops nobody:
     /// the witness falls behind, and not the ledger.
     pub(super) fn saw(&self, mark: Mark) {
@@ -181,19 +224,9 @@ impl Witness {
             memory.marks.pop_front();
         }
         memory.marks.push_back(mark);
-        let Some(file) = &memory.file else { return };
-        let place = u64::try_from(memory.slot * STRIDE).unwrap_or(u64::MAX);
-        match file.write_all_at(record(&self.ledger, mark).as_bytes(), place) {
-            Ok(()) => {
-                memory.failing = false;
-                memory.slot = (memory.slot + 1) % memory.window;
-            }
-            Err(error) if !memory.failing => {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "witness cannot be written: it falls behind");
-                memory.failing = true;
-            }
-            Err(_) => {}
+        let slot = memory.slot;
+        if memory.write(slot, &record(Kind::Acknowledged, &self.ledger, mark)) {
+            memory.slot = (memory.slot + 1) % memory.window;
         }
     }
 
@@ -214,7 +247,7 @@ impl Witness {
     pub(super) fn restore(&self) {
         let Some(path) = &self.path else { return };
         let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        let text = record(&self.ledger, self.mark());
+        let text = record(Kind::Acknowledged, &self.ledger, self.mark());
         match made.and_then(|file| file.write_all_at(text.as_bytes(), 0)) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -234,6 +267,49 @@ impl Memory {
     fn newest(&self) -> Mark {
         self.marks.iter().copied().max_by_key(|mark| mark.number).unwrap_or_default()
     }
+
+    /// Writes a record to its place in the file; whether it is there.
+    fn write(&mut self, place: usize, record: &str) -> bool {
+        let Some(file) = &self.file else { return true };
+        let offset = u64::try_from(place * STRIDE).unwrap_or(u64::MAX);
+        let written = file.write_all_at(record.as_bytes(), offset);
+        if let Err(error) = &written
+            && !self.failing
+        {
+            let error = error as &dyn std::error::Error;
+            tracing::error!(error, "witness cannot be written: it falls behind");
+        }
+        self.failing = written.is_err();
+        written.is_ok()
+    }
+}
+
+/// What a record of the file remembers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// How far the ledger had come when somebody was told something.
+    Acknowledged,
+    /// How far the database's file had come by itself.
+    Stored,
+}
+
+impl Kind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Acknowledged => "witness",
+            Self::Stored => "stored ",
+        }
+    }
+}
+
+/// A record of the file.
+#[derive(Debug, PartialEq, Eq)]
+struct Record {
+    /// Where it stands, counted in records.
+    place: usize,
+    kind: Kind,
+    ledger: String,
+    mark: Mark,
 }
 
 /// The file at `path`, made where there is none, and what is in it.
@@ -247,30 +323,26 @@ fn read(path: &Path) -> io::Result<(File, Vec<u8>)> {
 }
 
 /// A record of the file, always as long: far less than a sector of a disk, so that it is never half written.
-fn record(ledger: &str, mark: Mark) -> String {
-    format!("payoutd witness {ledger} {:020} {:020}\n", mark.number, mark.time)
+fn record(kind: Kind, ledger: &str, mark: Mark) -> String {
+    format!("payoutd {} {ledger} {:020} {:020}\n", kind.word(), mark.number, mark.time)
 }
 
-/// The records of the file: each with its place, whose it is, and its mark. None where it holds anything else. An
-/// empty one was made, and never written.
-fn parse(text: &[u8]) -> Option<Vec<(usize, String, Mark)>> {
+/// The records of the file. None where it holds anything else. An empty one was made, and never written.
+fn parse(text: &[u8]) -> Option<Vec<Record>> {
     let records = text.chunks(STRIDE).enumerate();
-    records
-        .map(|(place, text)| {
-            let (ledger, mark) = parse_record(text)?;
-            (place < WINDOW).then_some((place, ledger, mark))
-        })
-        .collect()
+    records.map(|(place, text)| parse_record(place, text)).collect()
 }
 
-fn parse_record(text: &[u8]) -> Option<(String, Mark)> {
+fn parse_record(place: usize, text: &[u8]) -> Option<Record> {
     let text = std::str::from_utf8(text).ok()?;
     // Between records nothing was ever written.
     let text = text.trim_end_matches('\0');
     let mut words = text.split_whitespace().skip(2);
     let ledger = words.next()?;
     let mark = Mark { number: words.next()?.parse().ok()?, time: words.next()?.parse().ok()? };
-    (record(ledger, mark) == text).then(|| (ledger.to_owned(), mark))
+    let is_kind = |kind: &Kind| record(*kind, ledger, mark) == text;
+    let kind = [Kind::Acknowledged, Kind::Stored].into_iter().find(is_kind)?;
+    (place < WINDOW).then(|| Record { place, kind, ledger: ledger.to_owned(), mark })
 }
 
 #[cfg(test)]
@@ -282,11 +354,15 @@ mod tests {
     #[test]
     fn what_is_written_is_read_and_nothing_else_is() {
         let mark = Mark { number: 7, time: 1_700_000_000_000_001 };
-        let text = record(LEDGER, mark);
-        assert_eq!(parse(text.as_bytes()), Some(vec![(0, LEDGER.to_owned(), mark)]));
+        let text = record(Kind::Acknowledged, LEDGER, mark);
+        let ledger = LEDGER.to_owned();
+        let read = Record { place: 0, kind: Kind::Acknowledged, ledger, mark };
+        assert_eq!(parse(text.as_bytes()), Some(vec![read]));
         assert_eq!(mark.to_string(), "number 7 of 2023-11-14T22:13:20.000001Z");
-        let longest = record(LEDGER, Mark { number: i64::MAX, time: i64::MAX });
-        assert_eq!(longest.len(), text.len());
+        let longest = Mark { number: i64::MAX, time: i64::MAX };
+        for kind in [Kind::Acknowledged, Kind::Stored] {
+            assert_eq!(record(kind, LEDGER, longest).len(), text.len());
+        }
         for cut in 1..text.len() {
             assert_eq!(parse(&text.as_bytes()[..cut]), None, "{cut}");
         }
@@ -343,6 +419,30 @@ mod tests {
         assert!(witness.saw_intake(1, of(3)) && witness.saw_intake(1, of(3)));
         assert!(!witness.saw_intake(1, of(2)), "an older one is what is left of a ledger");
         assert_eq!(witness.marks(), [of(3), of(400), later]);
+    }
+
+    #[test]
+    fn a_databases_file_that_holds_less_than_before_or_another_ledger_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("witness");
+        assert!(Witness::found(&path).expect("none").is_none());
+        let witness = Witness::open(Some(&path), LEDGER).expect("made");
+        let of = |ledger: &str, number| {
+            let reached = Mark { number, time: number };
+            witness.check_stored(&Standing { ledger: ledger.to_owned(), reached })
+        };
+        // Nothing was seen there yet.
+        of("", 0).expect("empty");
+        for number in [3, 3, 5] {
+            of(LEDGER, number).expect("as far, or further");
+        }
+        witness.saw(Mark { number: 9, time: 9 });
+        assert!(matches!(of(LEDGER, 4), Err(OpenError::RolledBack { .. })));
+        assert!(matches!(of("", 0), Err(OpenError::OtherLedger { .. })));
+        assert!(matches!(of("another", 6), Err(OpenError::OtherLedger { .. })));
+        let again = Witness::found(&path).expect("opened").expect("remembered");
+        assert_eq!((again.ledger(), again.mark().number), (LEDGER, 9));
+        assert_eq!(again.memory().stored.number, 5);
     }
 
     #[test]

@@ -186,8 +186,8 @@ impl Writer {
         }
     }
 
-    /// Whether the ledger's files are where they were opened. Where they have just come back, the file is opened
-    /// anew: somebody may have written to it elsewhere.
+    /// Whether the ledger's files are where they were opened, and the database's one is no older copy of itself. Where
+    /// they have just come back, the ledger is opened anew: somebody may have written to it elsewhere.
     fn look(&mut self) -> bool {
         let before = self.files.in_place().load(Ordering::Acquire);
         let in_place = self.files.look();
@@ -199,22 +199,31 @@ impl Writer {
                 self.signals.witness.restore();
             }
         }
+        if in_place && self.db.is_some() && self.files.rewritten() {
+            let checked = sqlite::check_stored(self.files.path(), &self.signals.witness);
+            return checked.map_err(|error| self.contradict(&error)).is_ok();
+        }
         in_place
     }
 
-    /// Has the file opened anew where its rows are not those that were acknowledged last.
+    /// Has the ledger opened anew where its rows are not those that were acknowledged last.
     fn compare(&mut self) {
         let witness = &self.signals.witness;
-        let differs = |db: &Connection| {
-            sqlite::standing(db).is_ok_and(|found| {
-                found.ledger != witness.ledger() || found.reached.number < witness.mark().number
-            })
-        };
-        if self.db.as_ref().is_some_and(differs) {
-            tracing::error!("ledger was replaced in its file: nothing is written or read");
-            self.db = None;
-            self.contradicted.store(true, Ordering::Release);
-            self.signals.up.send_replace(false);
+        let Some(found) = self.db.as_ref().and_then(|db| sqlite::standing(db).ok()) else { return };
+        if let Err(error) = sqlite::check(&found, witness) {
+            self.contradict(&error);
+        }
+    }
+
+    /// Neither writes nor reads what is another ledger by now, or an older one.
+    fn contradict(&mut self, error: &OpenError) {
+        let error = error as &dyn std::error::Error;
+        tracing::error!(error, "ledger was replaced in its file: nothing is written or read");
+        self.contradicted.store(true, Ordering::Release);
+        self.signals.up.send_replace(false);
+        // Brought into an older file, the log would make that look like the present one.
+        if let Some(db) = self.db.take() {
+            let _ = sqlite::keep_log(&db);
         }
     }
 
@@ -303,10 +312,17 @@ struct Done {
 
 /// Opens the file anew; what is in it may be another ledger by now.
 fn open_again(path: &Path, witness: &Witness) -> Result<Connection, OpenError> {
+    sqlite::check_stored(path, witness)?;
     let db = sqlite::open_writer(path)?;
-    sqlite::check(&sqlite::standing(&db)?, witness)?;
-    sqlite::empty_log(&db)?;
-    Ok(db)
+    let checked = sqlite::standing(&db).map_err(OpenError::from);
+    let checked = checked.and_then(|standing| sqlite::check(&standing, witness));
+    match checked.and_then(|()| sqlite::empty_log(&db)) {
+        Ok(()) => Ok(db),
+        Err(error) => {
+            let _ = sqlite::keep_log(&db);
+            Err(error)
+        }
+    }
 }
 
 /// Does `batch` in one transaction.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use nix::sys::signal::Signal;
 use payoutd::sandbox::{API_KEY, PID};
 use tempfile::TempDir;
 
@@ -123,4 +124,41 @@ async fn a_witness_of_another_ledger_or_of_none_is_refused_and_left_alone() {
     assert!(words.contains("is not a witness"), "{words}");
     assert_eq!(std::fs::read(&witness).expect("read"), b"half of it");
     assert_eq!(upstream.book.posts().len(), 2);
+}
+
+async fn stop(mut binary: Binary) {
+    binary.signal(Signal::SIGTERM);
+    assert_eq!(binary.code().await, Some(0));
+}
+
+/// The log that a kill leaves holds the newest commit, and nothing of what was brought into the file before.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_file_beside_the_log_that_a_kill_has_left_is_refused() {
+    let (upstream, folder) = (Upstream::start().await, TempDir::new().expect("a folder"));
+    let (copy, witness) = (folder.path().join("copy"), folder.path().join("payoutd.db.witness"));
+    let binary = Binary::start(upstream.address, &folder).await;
+    pay(&binary, &["a"]).await;
+    stop(binary).await;
+    std::fs::copy(ledger(&folder), &copy).expect("copied");
+    let binary = Binary::start(upstream.address, &folder).await;
+    pay(&binary, &["b"]).await;
+    stop(binary).await;
+    let binary = Binary::start(upstream.address, &folder).await;
+    pay(&binary, &["c"]).await;
+    binary.kill().await;
+    let present = folder.path().join("present");
+    std::fs::copy(ledger(&folder), &present).expect("copied");
+    std::fs::copy(&copy, ledger(&folder)).expect("put back");
+    for command in ["serve", "check", "serve"] {
+        let words = refused(command, &upstream, &folder, &witness).await;
+        assert!(words.contains("has lost what was acknowledged"), "{words}");
+    }
+    let known: Vec<_> =
+        upstream.book.posts().iter().map(|post| post.third_party_id.clone()).collect();
+    assert_eq!(known.len(), 3, "{known:?}");
+    // Nothing was brought into the older file: the right one fits the log still.
+    std::fs::copy(&present, ledger(&folder)).expect("put back");
+    let binary = Binary::start(upstream.address, &folder).await;
+    pay(&binary, &["a", "b", "c"]).await;
+    assert_eq!(upstream.book.posts().len(), 3);
 }

@@ -38,7 +38,9 @@ impl Source {
         witness: Option<&Path>,
         target: &str,
     ) -> Result<Self, OpenError> {
-        let mut source = Self::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, "BEGIN IMMEDIATE")?;
+        let lock = Self::claim(path)?;
+        super::check_closed(lock.path(), witness)?;
+        let mut source = Self::open(lock, OpenFlags::SQLITE_OPEN_READ_WRITE, "BEGIN IMMEDIATE")?;
         let found = standing(&source.db)?;
         source.witness = Some(super::witness(source.lock.path(), witness, &found)?);
         match source.retired {
@@ -52,15 +54,19 @@ impl Source {
     /// # Errors
     /// Where it is in use, not there, or not of this schema.
     pub(in crate::ledger) fn to_read(path: &Path) -> Result<Self, OpenError> {
-        Self::open(path, OpenFlags::SQLITE_OPEN_READ_ONLY, "BEGIN")
+        Self::open(Self::claim(path)?, OpenFlags::SQLITE_OPEN_READ_ONLY, "BEGIN")
     }
 
-    fn open(path: &Path, flags: OpenFlags, begin: &str) -> Result<Self, OpenError> {
+    fn claim(path: &Path) -> Result<Lock, OpenError> {
         // The lock would make a file where there is none.
-        if !path.is_file() {
-            return Err(OpenError::Io(io::ErrorKind::NotFound.into()));
+        if path.is_file() {
+            Lock::claim(path)
+        } else {
+            Err(OpenError::Io(io::ErrorKind::NotFound.into()))
         }
-        let lock = Lock::claim(path)?;
+    }
+
+    fn open(lock: Lock, flags: OpenFlags, begin: &str) -> Result<Self, OpenError> {
         let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = Connection::open_with_flags(lock.path(), flags)?;
         db.busy_timeout(BUSY)?;
@@ -123,16 +129,14 @@ impl Source {
         let witness = self.witness.as_ref();
         let now = SystemTime::now();
         let mark = witness.map(|witness| count(&self.db, witness, now)).transpose()?;
-        self.db.execute_batch("COMMIT")?;
+        self.db.execute_batch("COMMIT; BEGIN IMMEDIATE")?;
         witness.zip(mark).into_iter().for_each(|(witness, mark)| witness.saw(mark));
         Ok(())
     }
 
     /// Says in the retired file that its payouts have arrived.
     pub(in crate::ledger) fn finish(&self) -> Result<(), Error> {
-        self.db.execute_batch("DROP TABLE IF EXISTS unfinished")?;
-        // Retired before, it is still in its first transaction.
-        if self.db.is_autocommit() { Ok(()) } else { self.db.execute_batch("COMMIT") }
+        self.db.execute_batch("DROP TABLE IF EXISTS unfinished; COMMIT")
     }
 }
 

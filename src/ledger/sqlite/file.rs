@@ -5,18 +5,22 @@
 //! closes any descriptor of a file loses all its byte-range locks on that file: the descriptor of a [`Lock`] is
 //! opened before every connection to the file and closed after the last one.
 
-use std::fs::{File, Metadata, OpenOptions, TryLockError, canonicalize, symlink_metadata};
+use std::fs::{
+    File, Metadata, OpenOptions, TryLockError, canonicalize, metadata, symlink_metadata,
+};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use crate::ledger::OpenError;
 
 /// Keeps every other process away from a ledger's file for as long as it lives.
 #[derive(Debug)]
 pub(in crate::ledger) struct Lock {
+    given: PathBuf,
     path: PathBuf,
     file: File,
     /// The lock of builds that know no other one, which may run while this one is installed.
@@ -30,6 +34,7 @@ impl Lock {
     /// # Errors
     /// Where another process has it, or it has names under which its log would not be found.
     pub(in crate::ledger) fn claim(path: &Path) -> Result<Self, OpenError> {
+        let given = path.to_owned();
         // The name that the settings give: an older build with the same settings locks the same one.
         let beside_it = || try_lock(private(&beside(path, ".lock"), true)?);
         let (file, known) = match private(path, false) {
@@ -56,7 +61,7 @@ impl Lock {
             None => beside_it().map_err(OpenError::Io)?.ok_or(OpenError::Replaced)?,
         };
         lies_at(&path, Inode::of(&found))?;
-        Ok(Self { path, file, _beside: beside })
+        Ok(Self { given, path, file, _beside: beside })
     }
 
     /// Where the file lies, without links in it.
@@ -69,7 +74,12 @@ impl Lock {
 /// with the first connection, and removes them with the last.
 #[derive(Debug)]
 pub(in crate::ledger) struct Files {
+    /// As the settings name the database: a folder in it may be a link.
+    given: PathBuf,
     parts: [(PathBuf, Inode); 3],
+    /// When the database had been written to when last looked at, and its size.
+    written: Option<(SystemTime, u64)>,
+    rewritten: bool,
     /// Whether all of them were at their paths when last looked at.
     in_place: Arc<AtomicBool>,
     /// Whether the database had another name when last looked at.
@@ -89,7 +99,9 @@ impl Files {
             Ok::<_, OpenError>((path, Inode::of(&found)))
         };
         let parts = [(lock.path.clone(), Inode::of(&database)), part("-wal")?, part("-shm")?];
-        let files = Self { parts, in_place: Arc::new(AtomicBool::new(true)), linked: false };
+        let in_place = Arc::new(AtomicBool::new(true));
+        let (given, linked) = (lock.given.clone(), false);
+        let files = Self { given, parts, written: None, rewritten: true, in_place, linked };
         files.find()?;
         Ok(files)
     }
@@ -111,6 +123,9 @@ impl Files {
         let changed = self.in_place.swap(in_place, Ordering::AcqRel) != in_place;
         match found {
             Ok(database) => {
+                let written = database.modified().ok().map(|time| (time, database.len()));
+                self.rewritten |= written != self.written;
+                self.written = written;
                 let linked = database.nlink() > 1;
                 if linked && !self.linked {
                     let links = database.nlink();
@@ -130,9 +145,20 @@ impl Files {
         in_place
     }
 
+    /// Whether the database had been written to when last looked at, since this was last asked: by a checkpoint, or
+    /// by somebody else.
+    pub(in crate::ledger) fn rewritten(&mut self) -> bool {
+        std::mem::take(&mut self.rewritten)
+    }
+
     /// The database, where all of them are at their paths.
     fn find(&self) -> Result<Metadata, OpenError> {
         let [(database, inode), others @ ..] = &self.parts;
+        let moved = |cause| OpenError::Moved { path: self.given.clone(), cause };
+        let named = metadata(&self.given).map_err(|error| moved(Some(error)))?;
+        if Inode::of(&named) != *inode {
+            return Err(moved(None));
+        }
         let found = lies_at(database, *inode)?;
         for (path, inode) in others {
             lies_at(path, *inode)?;

@@ -299,3 +299,57 @@ async fn an_older_ledger_that_is_put_into_the_open_file_is_neither_written_nor_r
         assert_eq!(whole.upstream.book.posts().len(), 1, "{}", paid.cid);
     }
 }
+
+/// What `cp` does: the open file keeps its inode, and SQLite the pages that it has read.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_copy_that_is_written_over_the_open_file_is_found_and_refused_from_then_on() {
+    for writes in [true, false] {
+        let (whole, file) = whole().await;
+        let old = file.with_extension("old");
+        let whole = whole.restart().await;
+        std::fs::copy(&file, &old).expect("copied");
+        whole.create(order("paid")).await.expect("OK");
+        // The last close brings the log into the file.
+        let whole = whole.restart().await;
+        whole.create(order("later")).await.expect("OK");
+        std::fs::copy(&old, &file).expect("written over");
+        if writes {
+            unavailable(&whole.create(order("after")).await.expect_err("an older file"));
+        }
+        until_serving(&channel(&whole), false).await;
+        unavailable(&whole.create(order("paid")).await.expect_err("it was paid"));
+        unavailable(&get(&whole.client, "paid").await.expect_err("not to be denied"));
+        assert_eq!(whole.upstream.book.posts().len(), 2);
+        if writes {
+            // What was recorded of it is taken back only once the right file is there: a drain waits for that.
+            continue;
+        }
+        let config = whole.service.stop().await;
+        let error = payoutd::app::App::bind(&config).await.expect_err("refused");
+        let words = payoutd::doctor::chain(&error);
+        assert!(words.contains("has lost what was acknowledged"), "{words}");
+    }
+}
+
+/// The path of the settings leads elsewhere then, and so would the next start.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_to_the_folder_that_is_turned_to_another_one_is_noticed() {
+    let upstream = Upstream::start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    std::fs::create_dir(at("one")).expect("made");
+    std::os::unix::fs::symlink(at("one"), at("data")).expect("linked");
+    let file = at("data").join("payoutd.db");
+    let service = Service::start(config(upstream.address, file.clone())).await;
+    let client = service.client().await;
+    let whole = Whole { upstream, service, client, folder };
+    whole.create(order("before")).await.expect("OK");
+    let at = |name: &str| whole.folder.path().join(name);
+    std::fs::create_dir(at("two")).expect("made");
+    let copy = at("two").join("payoutd.db");
+    Shell::file(&file).execute(&format!("VACUUM INTO '{}'", copy.display()));
+    std::fs::remove_file(at("data")).expect("removed");
+    std::os::unix::fs::symlink(at("two"), at("data")).expect("turned");
+    unavailable(&whole.create(order("after")).await.expect_err("another folder"));
+    until_serving(&channel(&whole), false).await;
+}
