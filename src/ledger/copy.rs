@@ -147,6 +147,7 @@ async fn begin_or_prove(
     if let Some(table) = database.first_rows().await? {
         return Err(CopyError::NotEmpty(table));
     }
+    source.retire(target.url, target.command)?;
     for table in &TABLES {
         let mut select = source.select(table)?;
         let mut rows = select.query([])?;
@@ -154,7 +155,6 @@ async fn begin_or_prove(
     }
     database.finish().await?;
     let equal = prove(&source, &database).await?;
-    source.retire(target.url, target.command)?;
     database.commit().await.map_err(CopyError::Unconfirmed)?;
     source.finish()?;
     Ok(equal)

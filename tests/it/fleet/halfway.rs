@@ -207,14 +207,14 @@ async fn a_copy_that_dies_with_its_server_at_any_commit_is_refused_on_both_sides
     let (shell, driver) = server.shell().await;
     shell.batch_execute(OPEN_COMMIT).await.expect("opened");
 
-    // It has begun: the database is refused, and the file is still the ledger.
+    // It has begun: neither is served.
     cut(shell, driver, AT_ROWS).await;
     let command = file.refused(&url).await;
-    file.serve().await;
+    assert_eq!(file.refused(&file.url()).await, command);
     let (shell, driver) = server.shell().await;
     shell.batch_execute(OPEN).await.expect("opened");
 
-    // The file is retired, and the database has lost the rows: neither is served.
+    // The database has lost the rows: neither is served.
     cut(shell, driver, AT_END).await;
     assert_eq!(file.refused(&url).await, command);
     assert_eq!(file.refused(&file.url()).await, command);
@@ -250,7 +250,7 @@ async fn a_copy_whose_client_dies_is_waited_for_and_ends_or_is_finished() {
     gate.open().await;
     gate.shell.batch_execute(OPEN).await.expect("opened");
     let command = file.refused(&url).await;
-    file.serve().await;
+    assert_eq!(file.refused(&file.url()).await, command);
 
     // At the end: the server commits, and nobody is there to hear it.
     let gate = Gate::close(gate.shell, gate.driver, AT_END).await;
