@@ -24,9 +24,10 @@ use crate::metrics::Metrics;
 use crate::tls::{Broken, Certificates};
 
 /// How long sends may go on after the signal to stop.
-const DRAIN: Duration = Duration::from_secs(33);
-/// How long connections may then take to hear their last answers. Both together stay below 35 s.
-const GOODBYE: Duration = Duration::from_millis(1500);
+const DRAIN: Duration = Duration::from_millis(31_500);
+/// How long connections may then take to hear their last answers, and the ledger to be told that this process ends. All
+/// of it stays below 35 s, where somebody else holds the ledger's file, too: closing that may take 2 s more.
+const GOODBYE: Duration = Duration::from_millis(700);
 
 /// A service that is bound and ready to run.
 #[derive(Debug)]
