@@ -43,6 +43,7 @@ impl Retry {
 pub enum Reason {
     InvalidRequest,
     UnknownMethod,
+    UnknownService,
     UnknownProject,
     PayoutNotFound,
     ThirdPartyIdReused,
@@ -64,9 +65,10 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the table.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::InvalidRequest,
         Self::UnknownMethod,
+        Self::UnknownService,
         Self::UnknownProject,
         Self::PayoutNotFound,
         Self::ThirdPartyIdReused,
@@ -92,6 +94,7 @@ impl Reason {
         match self {
             R::InvalidRequest => ("INVALID_REQUEST", C::InvalidArgument, T::Fix, None),
             R::UnknownMethod => ("UNKNOWN_METHOD", C::Unimplemented, T::Fix, None),
+            R::UnknownService => ("UNKNOWN_SERVICE", C::NotFound, T::Fix, None),
             R::UnknownProject => ("UNKNOWN_PROJECT", C::NotFound, T::Fix, None),
             R::PayoutNotFound => ("PAYOUT_NOT_FOUND", C::NotFound, T::Fix, None),
             R::ThirdPartyIdReused => ("THIRD_PARTY_ID_REUSED", C::AlreadyExists, T::Never, None),
@@ -152,6 +155,7 @@ impl Reason {
             Self::PolicyDenied => &[("rule", "which limit")],
             Self::InvalidRequest
             | Self::UnknownMethod
+            | Self::UnknownService
             | Self::UnknownProject
             | Self::PayoutNotFound
             | Self::NotSent
@@ -176,6 +180,7 @@ impl Reason {
                 "bad request; `BadRequest` lists every bad field, none where the message could not be read; nothing recorded"
             }
             Self::UnknownMethod => "no such service or method here",
+            Self::UnknownService => "a health check of a service that is not here",
             Self::UnknownProject => "no such project here",
             Self::PayoutNotFound => "no such payout here",
             Self::ThirdPartyIdReused => {
@@ -211,6 +216,7 @@ impl Reason {
         match self {
             Self::InvalidRequest => "correct it; the id is still free",
             Self::UnknownMethod => "correct the path, or use a payoutd that has it",
+            Self::UnknownService => "correct `service`",
             Self::UnknownProject => "correct `pid`",
             Self::PayoutNotFound => "it was never recorded: create it",
             Self::ThirdPartyIdReused => "a bug of yours: two payouts share an id",

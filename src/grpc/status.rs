@@ -50,14 +50,14 @@ pub(super) fn unfinished() -> Status {
 /// there is such a method.
 pub(super) fn explained(headers: &HeaderMap, served: bool) -> Option<Status> {
     let status = Status::from_header_map(headers).filter(|status| status.details().is_empty())?;
-    let (reason, code) = match status.code() {
-        Code::Unimplemented if !served => (Reason::UnknownMethod, Code::Unimplemented),
+    let reason = match status.code() {
+        Code::Unimplemented if !served => Reason::UnknownMethod,
         // Too long, not to be decoded, not one message, or in a compression that is not taken.
         Code::Unimplemented | Code::Internal | Code::OutOfRange | Code::ResourceExhausted => {
-            (Reason::InvalidRequest, Reason::InvalidRequest.code())
+            Reason::InvalidRequest
         }
-        // What a health check hears about an unknown service.
-        Code::NotFound => (Reason::InvalidRequest, Code::NotFound),
+        // Only health checks say so without details.
+        Code::NotFound => Reason::UnknownService,
         Code::Ok
         | Code::Cancelled
         | Code::Unknown
@@ -71,7 +71,8 @@ pub(super) fn explained(headers: &HeaderMap, served: bool) -> Option<Status> {
         | Code::DataLoss
         | Code::Unauthenticated => return None,
     };
-    let mut explained = Status::with_error_details(code, status.message(), details(reason, []));
+    let (code, details) = (reason.code(), details(reason, []));
+    let mut explained = Status::with_error_details(code, status.message(), details);
     // Tells the client which compressions are taken.
     *explained.metadata_mut() = status.metadata().clone();
     Some(explained)

@@ -146,6 +146,10 @@ async fn what_cannot_be_read_is_the_clients_mistake_with_the_details_of_every_er
                 let answer = caller.ask(("POST", HEALTH), &headers, body, true).await.await;
                 assert_eq!(answer, invalid(), "without credentials");
             }
+            let nobody =
+                caller.ask(("POST", HEALTH), &[GRPC], message(0, 8, b"\x0a\x06nobody"), true);
+            let unknown = "5 UNKNOWN_SERVICE fix".to_owned();
+            assert_eq!(nobody.await.await, Ok((200, Some(unknown))));
             for path in ["/payout.v1.PayoutService/Pay", "/x.Y/Z", "/grpc.health.v1.Health/Nope"] {
                 let answer = caller.ask(("POST", path), &[GRPC], message(0, 0, b""), true).await;
                 let unknown = "12 UNKNOWN_METHOD fix".to_owned();

@@ -73,6 +73,7 @@ type PayoutServiceClient interface {
 	//	                    still be
 	//	NOT_FOUND           UNKNOWN_PROJECT
 	//	UNIMPLEMENTED       UNKNOWN_METHOD: an older payoutd, or another service's path
+	//	NOT_FOUND           UNKNOWN_SERVICE: a health check of a service that is not here
 	//	UNAUTHENTICATED     UNAUTHENTICATED: no valid token or certificate
 	//	PERMISSION_DENIED   PERMISSION_DENIED: the caller lacks the role `create`, or the project
 	//	PERMISSION_DENIED   POLICY_DENIED: metadata `rule` is CURRENCY_NOT_ALLOWED, ADDRESS_NOT_ALLOWED,
@@ -208,6 +209,7 @@ type PayoutServiceServer interface {
 	//	                    still be
 	//	NOT_FOUND           UNKNOWN_PROJECT
 	//	UNIMPLEMENTED       UNKNOWN_METHOD: an older payoutd, or another service's path
+	//	NOT_FOUND           UNKNOWN_SERVICE: a health check of a service that is not here
 	//	UNAUTHENTICATED     UNAUTHENTICATED: no valid token or certificate
 	//	PERMISSION_DENIED   PERMISSION_DENIED: the caller lacks the role `create`, or the project
 	//	PERMISSION_DENIED   POLICY_DENIED: metadata `rule` is CURRENCY_NOT_ALLOWED, ADDRESS_NOT_ALLOWED,
