@@ -131,6 +131,8 @@ mod tests {
             ("2000", ton, "UQCxE6mUtQJKFnGfaROTKOt1lZbDiiX1kCixRv7Nw2Id_p0p"),
             ("2000", ton, "EQCxE6mUtQJKFnGfaROTKOt1lZbDiiX1kCixRv7Nw2Id/sDs"),
             ("195", GOOD[11].1, "41f04b40f0d5efe9aa13b22131639fd3e0a10be38f"),
+            ("3000", "0x2", &format!("0x{:0>64}", "2")),
+            ("3000", "0x0AB", &format!("0x{:0>64}", "ab")),
             ("7777", "anything", "anything"),
         ] {
             assert!(same(chain(id), one, other) && same(chain(id), other, one), "{id} {other}");

@@ -217,7 +217,10 @@ impl Order {
     /// Tells whether `memo` is this order's: a tag of the XRP Ledger by its number, anything else letter
     /// by letter. Ledgers from before tags were made canonical hold some with leading zeros.
     pub fn has_memo(&self, memo: &str) -> bool {
-        let same_tag = || tag(memo).is_some_and(|it| Some(it) == tag(&self.memo));
+        // Some libraries print every JSON number with a fraction.
+        let is_zero = |(_, digits): &(&str, &str)| digits.bytes().all(|digit| digit == b'0');
+        let digits = memo.split_once('.').filter(is_zero).map_or(memo, |(whole, _)| whole);
+        let same_tag = || tag(digits).is_some_and(|it| Some(it) == tag(&self.memo));
         self.memo == memo || self.currency.chain() == Chain::Xrp && same_tag()
     }
 }

@@ -7,26 +7,27 @@ use crate::coin::Chain;
 const BITCOIN: &[&str] =
     &["1BitcoinEaterAddressDontSendf59kuE", "1CounterpartyXXXXXXXXXXXXXXXUWLpVr"];
 const DOGECOIN: &[&str] = &["DDogepartyxxxxxxxxxxxxxxxxxxw1dfzr"];
-/// ERC-7528: stands for the native coin, and is nobody's.
-const EVM: &[&str] = &["0xEeeeeEeeeEeEeeEeEeEeeEEEeeeeEeeeeeeeEEeE"];
+/// ERC-7528: stands for the native coin, and is nobody's; and two to which tokens are burnt.
+const EVM: &[&str] = &[
+    "0xEeeeeEeeeEeEeeEeEeEeeEEEeeeeEeeeeeeeEEeE",
+    "0xdead000000000000000000000000000000000000",
+    "0xdead000000000000000042069420694206942069",
+];
 /// "Special addresses" in the XRP Ledger's documentation: NaN and the name reservation.
 const XRP: &[&str] = &["rrrrrrrrrrrrrrrrrrrn5RM1rHd", "rrrrrrrrrrrrrrrrrNAMEtxvNvQ"];
 /// The account that TRON burns to.
 const TRON: &[&str] = &["TLsV52sRDL79HXGGm9yzwKibb6BeruhUzy"];
-/// Programs, the mint of wrapped SOL, and the account that is emptied with each epoch.
+/// Programs whose keys were searched for, and the mint of wrapped SOL.
 const SOLANA: &[&str] = &[
-    "1nc1nerator11111111111111111111111111111111",
     "ATokenGPvbdGVxr1b2hvZbsiqW5xWH25efTNsLJA8knL",
-    "BPFLoaderUpgradeab1e11111111111111111111111",
-    "ComputeBudget111111111111111111111111111111",
-    "Config1111111111111111111111111111111111111",
     "MemoSq4gqABAXKb96qnH8TysNcWxMyWCqXgDLGmfcHr",
     "So11111111111111111111111111111111111111112",
-    "Stake11111111111111111111111111111111111111",
     "TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA",
     "TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb",
-    "Vote111111111111111111111111111111111111111",
 ];
+/// So many `1`s at the end of an address of Solana's are a name that was written down, as of a sysvar or a built-in
+/// program: nobody can find a key for it.
+const FILLED: usize = 16;
 /// Filecoin's built-in actors that pay nothing out, by number, and the one that it burns to.
 const FILECOIN: [i64; 10] = [0, 1, 2, 3, 4, 5, 6, 7, 10, 99];
 
@@ -38,6 +39,7 @@ pub(super) fn is_unspendable(chain: Chain, account: &Account) -> bool {
         Chain::Evm => EVM,
         Chain::Xrp => XRP,
         Chain::Tron => TRON,
+        Chain::Solana if is_filled(account) => return true,
         Chain::Solana => SOLANA,
         Chain::Filecoin if account.kind == NUMBER => {
             return FILECOIN.iter().any(|number| account.body == number.to_be_bytes());
@@ -59,4 +61,9 @@ pub(super) fn is_unspendable(chain: Chain, account: &Account) -> bool {
 /// can find a key for one of these.
 fn is_next_to_zero(account: &Account) -> bool {
     account.body.iter().rev().skip(2).all(|byte| *byte == 0)
+}
+
+fn is_filled(account: &Account) -> bool {
+    let address = bs58::encode(&account.body).into_string();
+    address.bytes().rev().take_while(|byte| *byte == b'1').count() >= FILLED
 }

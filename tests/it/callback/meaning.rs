@@ -17,6 +17,8 @@ const CASH_BARE: &str = "qpm2qsznhks23z7629mms6s4cwef74vcwvy22gdx6a";
 const CASH_LEGACY: &str = "1BpEi6DfDAUFd7GtittLSdBeYJvcoaVggu";
 const TON: &str = "EQCxE6mUtQJKFnGfaROTKOt1lZbDiiX1kCixRv7Nw2Id_sDs";
 const TON_UNBOUNCEABLE: &str = "UQCxE6mUtQJKFnGfaROTKOt1lZbDiiX1kCixRv7Nw2Id_p0p";
+/// For test networks; the account is the same.
+const TON_TEST: &str = "kQCxE6mUtQJKFnGfaROTKOt1lZbDiiX1kCixRv7Nw2Id_ntm";
 const TON_RAW: &str = "0:b113a994b5024a16719f69139328eb759596c38a25f59028b146fecdc3621dfe";
 const XRP: &str = "rn5Jyu5J6PG64543KdGvS25rQBYFQo7GLc";
 const USDT: &str = "60@0xdac17f958d2ee523a2206206994597c13d831ec7";
@@ -58,7 +60,9 @@ fn spellings() -> Vec<Spelt> {
         spelt("2000@2000", TON_RAW, json!({"address": TON})),
         spelt("2000@2000", TON_UNBOUNCEABLE, json!({"address": TON_RAW.to_uppercase()})),
         spelt("3000@3000", sui, json!({"address": sui.to_uppercase().replace("0X", "0x")})),
+        spelt("2000@2000", TON, json!({"address": TON_TEST})),
         spelt("3000@3000", sui, json!({"address": &sui[2..]})),
+        spelt("3000@3000", sui, json!({"address": sui.replacen("0x00", "0x", 1)})),
         of("0.0000001", json!({"amount": "1E-7"})),
         of("0.0000001", json!({"amount": "1e-07"})),
         of("0.0000001", json!({"amount": "1.0E-7"})),
@@ -110,7 +114,9 @@ async fn a_query_in_another_spelling_ends_the_payout() {
     // As JSON numbers, too: the old Java SDK types some of these so.
     let numbers = [("0.0000001", json!({"amount": 1e-7})), ("100", json!({"amount": 100}))];
     let numbers = numbers.map(|(amount, other)| Spelt { amount, ..spelt("60@60", EVM, other) });
-    for (number, spelt) in spellings().into_iter().chain(numbers).enumerate() {
+    let tag = Spelt { memo: "7", ..spelt("144@144", XRP, json!({"memo": 7.0})) };
+    let queried = spellings().into_iter().chain(numbers).chain([tag]);
+    for (number, spelt) in queried.enumerate() {
         let id = format!("p{number}");
         whole.upstream.book.clear_faults();
         let fault = json!({"on": "query", "times": 0, "fields": spelt.other});
