@@ -108,9 +108,6 @@ impl App {
     pub async fn bind(config: &Config) -> Result<Self, Error> {
         let health = Health::starting().await;
         let metrics = Metrics::new(config.projects.iter().map(|project| project.pid));
-        if let Some(warning) = config.ledger.warning() {
-            tracing::warn!("{warning}");
-        }
         let ledger = Ledger::of(&config.ledger, &metrics).await;
         let ledger =
             ledger.map_err(|source| Error::Ledger { name: config.ledger.name(), source })?;

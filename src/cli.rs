@@ -19,6 +19,7 @@ use url::Url;
 use crate::app::App;
 use crate::caller::{self, TokenHash};
 use crate::config::{Config, Log, Mistakes, Telemetry};
+use crate::doctor::Verdict;
 use crate::endpoint::Endpoint;
 use crate::sandbox::{self, Sandbox};
 use crate::{dev, doctor, operator, probe, telemetry};
@@ -174,6 +175,9 @@ pub async fn run() -> ExitCode {
 async fn serve(settings: Settings) -> Result<(), Failure> {
     let config = load(settings)?;
     let traces = telemetry::init(config.log, &config.telemetry);
+    for warning in doctor::warnings(&config) {
+        tracing::warn!("{warning}");
+    }
     let mut signals = Signals::new()?;
     let app = App::bind(&config).await?;
     let stop = CancellationToken::new();
@@ -230,7 +234,11 @@ async fn check(settings: Settings) -> Result<(), Failure> {
     for finding in &findings {
         println!("{finding}");
     }
-    if findings.iter().all(|finding| finding.good) { Ok(()) } else { Err(Failure::Silent) }
+    if findings.iter().all(|finding| finding.verdict != Verdict::Bad) {
+        Ok(())
+    } else {
+        Err(Failure::Silent)
+    }
 }
 
 async fn health(args: HealthArgs) -> Result<(), Failure> {

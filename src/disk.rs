@@ -13,8 +13,32 @@ use tokio::time::sleep;
 
 use crate::config;
 
+/// The file systems of statfs(2) that do not outlive a machine or a container.
+const TMPFS: u64 = 0x0102_1994;
+const RAMFS: u64 = 0x8584_58f6;
+const OVERLAYFS: u64 = 0x794c_7630;
+
 /// How often the disk is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
+
+/// What is to be said of the file system under the ledger, where that would be lost with the machine or the container.
+pub fn warning(settings: &config::Ledger) -> Option<&'static str> {
+    let ledger = settings.path()?;
+    let folder = ledger.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let found = rustix::fs::statfs(folder.unwrap_or(Path::new("."))).ok()?;
+    // Its type differs by platform.
+    match u64::try_from(found.f_type).ok()? & 0xffff_ffff {
+        TMPFS | RAMFS => Some(
+            "the ledger lies in memory (tmpfs): it is gone with the machine, and payoutd would pay its ids again. Put \
+             ledger.url on a disk",
+        ),
+        OVERLAYFS => Some(
+            "the ledger lies in the container's own layer: it is gone with the container, and payoutd would pay its ids \
+             again. Mount a volume for the folder of ledger.url",
+        ),
+        _ => None,
+    }
+}
 
 /// The file system that holds the ledger.
 #[derive(Debug)]

@@ -1,60 +1,139 @@
 //! `payoutd check`: looks at everything a start depends on, and says what to do about it.
 
 use std::fmt;
+use std::time::Duration;
 
-use crate::config::{Config, Project};
+use crate::config::{Config, Project, Trust};
 use crate::cregis::reply::{Meaning, SKEW_MAX};
 use crate::cregis::{Cregis, Standing};
+use crate::disk;
 use crate::ledger::{Ledger, OpenError};
 use crate::metrics::Metrics;
+use crate::metrics::family::Known;
+use crate::tls::Certificates;
+
+/// A doubt that is younger may still come to something at Cregis.
+const VOID_MIN_AGE: Duration = Duration::from_secs(60 * 60);
 
 /// What the doctor found in one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// Where it looked.
     pub place: String,
-    /// Whether all is well there.
-    pub good: bool,
-    /// What it saw; where not good, also what to do.
+    /// How it is there.
+    pub verdict: Verdict,
+    /// What it saw; where that is not good, also what to do.
     pub words: String,
+}
+
+/// How it is in one place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// All is well.
+    Good,
+    /// It serves, but an operator should know.
+    Warning,
+    /// It does not serve.
+    Bad,
+}
+
+impl Verdict {
+    fn good_if(good: bool) -> Self {
+        if good { Self::Good } else { Self::Bad }
+    }
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mark = if self.good { "ok  " } else { "FAIL" };
+        let mark = match self.verdict {
+            Verdict::Good => "ok  ",
+            Verdict::Warning => "WARN",
+            Verdict::Bad => "FAIL",
+        };
         write!(f, "{mark}  {:<28} {}", self.place, self.words)
     }
 }
 
 /// Examines what `config` describes: the ledger, then each project by one signed read.
 pub async fn examine(config: &Config) -> Vec<Finding> {
-    let mut findings = vec![ledger(config).await];
+    let warning =
+        |words| Finding { place: "settings".to_owned(), verdict: Verdict::Warning, words };
+    let mut findings: Vec<_> = warnings(config).into_iter().map(warning).collect();
+    findings.extend(ledger(config).await);
     for project in &config.projects {
         findings.extend(cregis(project).await);
     }
     findings
 }
 
-async fn ledger(config: &Config) -> Finding {
+/// What a start with `config` must say, since nobody else would.
+pub fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    warnings.extend(config.ledger.warning().map(str::to_owned));
+    warnings.extend(disk::warning(&config.ledger).map(str::to_owned));
+    let anywhere = config.grpc.trusted_proxies.iter().find(|proxies| proxies.prefix_len() == 0);
+    if let (Trust::Mesh, Some(anywhere)) = (config.grpc.trust, anywhere) {
+        warnings.push(format!(
+            "grpc.trusted_proxies contains {anywhere}, which is everybody: whoever can connect may say that it is any \
+             caller. List only where the proxies connect from"
+        ));
+    }
+    if config.void_min_age < VOID_MIN_AGE {
+        warnings.push(format!(
+            "operator.void_min_age is {}: a doubt may be voided, and paid anew under another id, while Cregis still \
+             pays it. The default is 24h",
+            humantime::format_duration(config.void_min_age)
+        ));
+    }
+    let certificates =
+        config.grpc.tls.as_ref().map(|tls| Certificates::load(tls, &Known::default()));
+    if let Some(Ok(certificates)) = certificates {
+        warnings.extend(certificates.warning());
+    }
+    warnings
+}
+
+async fn ledger(config: &Config) -> Vec<Finding> {
     let name = config.ledger.name();
-    let (good, words) = match Ledger::of(&config.ledger, &Metrics::new([])).await {
-        Ok(ledger) if ledger.is_shared() => {
-            let warning = config.ledger.warning().map(|warning| format!("; {warning}"));
-            let warning = warning.unwrap_or_default();
-            (true, format!("{name}: opened; the primary, fsync and synchronous_commit on{warning}"))
-        }
-        Ok(_) => (true, format!("{name}: opened and written; WAL, synchronous=FULL")),
-        Err(OpenError::Locked) => {
-            (true, format!("{name}: in use by a running payoutd, which has checked it"))
-        }
-        Err(error) => (false, format!("{name}: {}", chain(&error))),
+    let finding = |good, words| Finding {
+        place: "ledger".to_owned(),
+        verdict: Verdict::good_if(good),
+        words: format!("{name}: {words}"),
     };
-    Finding { place: "ledger".to_owned(), good, words }
+    match Ledger::of(&config.ledger, &Metrics::new([])).await {
+        Ok(ledger) => {
+            let how = if ledger.is_shared() {
+                "opened; the primary, fsync and synchronous_commit on"
+            } else {
+                "opened and written; WAL, synchronous=FULL"
+            };
+            let mut findings = vec![finding(true, how.to_owned())];
+            let served = config.projects.iter().map(|project| project.pid).collect();
+            match ledger.stock().await {
+                Ok(stock) => {
+                    findings.extend(stock.not_followed(&served).into_iter().map(|words| {
+                        let place = "ledger".to_owned();
+                        Finding { place, verdict: Verdict::Warning, words }
+                    }))
+                }
+                Err(error) => findings.push(finding(false, chain(&error))),
+            }
+            findings
+        }
+        Err(OpenError::Locked) => {
+            vec![finding(true, "in use by a running payoutd, which has checked it".to_owned())]
+        }
+        Err(error) => vec![finding(false, chain(&error))],
+    }
 }
 
 async fn cregis(project: &Project) -> Vec<Finding> {
     let place = format!("cregis {}", project.pid);
-    let finding = |good, words: String| Finding { place: place.clone(), good, words };
+    let finding = |good, words: String| Finding {
+        place: place.clone(),
+        verdict: Verdict::good_if(good),
+        words,
+    };
     let client = match Cregis::new(project, String::new()) {
         Ok(client) => client,
         Err(error) => return vec![finding(false, chain(&error))],
@@ -92,7 +171,7 @@ fn access(place: &str, standing: &Standing) -> Finding {
             (true, format!("signed read answered ({code}): key, IP and project are good"))
         }
     };
-    Finding { place: place.to_owned(), good, words }
+    Finding { place: place.to_owned(), verdict: Verdict::good_if(good), words }
 }
 
 /// An error and its causes on one line.

@@ -108,7 +108,12 @@ impl Engine {
         for (pid, project) in &self.projects {
             project.pause(self.ledger.is_paused(*pid).await?);
         }
-        self.end_lost_sends().await
+        self.end_lost_sends().await?;
+        let served = self.projects.keys().copied().collect();
+        for warning in self.ledger.stock().await?.not_followed(&served) {
+            tracing::warn!("{warning}");
+        }
+        Ok(())
     }
 
     async fn end_lost_sends(&self) -> Result<(), Unavailable> {

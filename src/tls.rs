@@ -8,6 +8,7 @@ mod certificate;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use sha2::{Digest, Sha256};
@@ -18,6 +19,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{Error, RootCertStore, ServerConfig};
 
@@ -39,8 +41,8 @@ struct Material {
     /// Of the files' contents: tells one reading from another.
     digest: [u8; 32],
     server: Arc<ServerConfig>,
-    /// When the listener's certificate ends, in seconds since 1970, where it can be told.
-    not_after: Option<i64>,
+    /// From when to when the listener's certificate serves, in seconds since 1970, where it can be told.
+    validity: Option<(u64, u64)>,
     /// Judges callers' certificates; none: none are asked for.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
@@ -53,6 +55,9 @@ pub struct Broken {
     /// What is wrong; never the file's contents.
     pub what: String,
 }
+
+/// A certificate that ends within this is worth a warning.
+const SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 const CERT: &str = "cert_file";
 const KEY: &str = "key_file";
@@ -75,8 +80,26 @@ impl Certificates {
     }
 
     fn tell_expiry(&self) {
-        if let Some(not_after) = self.current.load().not_after {
-            self.expiry.set(not_after);
+        if let Some((_, not_after)) = self.current.load().validity {
+            self.expiry.set(i64::try_from(not_after).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// What is to be said of the listener's certificate where it has ended, or ends soon: in the last fifth of its life,
+    /// but not before the last two weeks.
+    pub fn warning(&self) -> Option<String> {
+        let (not_before, not_after) = self.current.load().validity?;
+        let soon = Duration::from_secs(not_after.saturating_sub(not_before) / 5).min(SOON);
+        let end = UNIX_EPOCH.checked_add(Duration::from_secs(not_after))?;
+        let time = humantime::format_rfc3339_seconds(end);
+        match end.duration_since(SystemTime::now()) {
+            Err(_) => Some(format!(
+                "grpc.tls.cert_file: the certificate ended {time}, and every caller refuses it: put a new one into the file"
+            )),
+            Ok(left) if left < soon => Some(format!(
+                "grpc.tls.cert_file: the certificate ends {time}: put a new one into the file before"
+            )),
+            Ok(_) => None,
         }
     }
 
@@ -107,6 +130,9 @@ impl Certificates {
                     self.current.store(Arc::new(material));
                     self.tell_expiry();
                     tracing::info!("new certificates in force");
+                    if let Some(warning) = self.warning() {
+                        tracing::warn!("{warning}");
+                    }
                     doubtful = Doubtful::default();
                 }
                 Err(broken) if doubtful.seen_again(digest) => {
@@ -161,12 +187,14 @@ struct Files {
 impl Files {
     fn read(settings: &config::Tls) -> Result<Self, Vec<Broken>> {
         let read = |setting, path: &Path| {
-            std::fs::read_to_string(path).map_err(|error| {
+            let text = std::fs::read_to_string(path).map_err(|error| {
                 Broken::new(setting, format!("the file cannot be read: {}", error.kind()))
-            })
+            })?;
+            without_mark(setting, text)
         };
         let cert = read(CERT, &settings.cert_file);
         let key = private_file(&settings.key_file).map_err(|what| Broken::new(KEY, what));
+        let key = key.and_then(|key| without_mark(KEY, key));
         let client_ca = settings.client_ca_file.as_deref().map(|path| read(CLIENT_CA, path));
         match (cert, key, client_ca.transpose()) {
             (Ok(cert), Ok(key), Ok(client_ca)) => Ok(Self { cert, key: key.into(), client_ca }),
@@ -193,8 +221,16 @@ impl Files {
     fn material(&self) -> Result<Material, Vec<Broken>> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let chain = certificates(CERT, &self.cert);
-        let key = PrivateKeyDer::from_pem_slice(self.key().as_bytes())
-            .map_err(|_| Broken::new(KEY, "the file holds no private key in PEM"));
+        let key = PrivateKeyDer::from_pem_slice(self.key().as_bytes()).map_err(|_| {
+            Broken::new(
+                KEY,
+                if self.key().contains("ENCRYPTED") {
+                    "the private key is encrypted: give it without a passphrase, in a file that only payoutd reads"
+                } else {
+                    "the file holds no private key in PEM"
+                },
+            )
+        });
         let client_ca = self.client_ca.as_deref();
         let verifier = client_ca.map(|pem| verifier(pem, &provider)).transpose();
         let (chain, key, verifier) = match (chain, key, verifier) {
@@ -205,17 +241,18 @@ impl Files {
             }
         };
         let asking = verifier.clone().unwrap_or_else(WebPkiClientVerifier::no_client_auth);
-        let not_after = chain.first().and_then(certificate::not_after);
+        let validity = chain.first().and_then(certificate::validity);
         let versions = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(|error| vec![Broken::new(CERT, error)])?;
+        let later = chain.iter().skip(1).any(|certificate| belongs(certificate, &key));
         let server = versions.with_client_cert_verifier(asking).with_single_cert(chain, key);
-        let mut server = server.map_err(|error| vec![unusable(&error)])?;
+        let mut server = server.map_err(|error| vec![unusable(&error, later)])?;
         server.alpn_protocols = vec![b"h2".to_vec()];
         // A resumed session would bring back a certificate that nobody has judged today.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
-        Ok(Material { digest: self.digest(), server: Arc::new(server), not_after, verifier })
+        Ok(Material { digest: self.digest(), server: Arc::new(server), validity, verifier })
     }
 }
 
@@ -225,8 +262,33 @@ impl Broken {
     }
 }
 
-fn unusable(error: &Error) -> Broken {
+/// The text of a PEM file.
+///
+/// # Errors
+/// Where an editor has put a byte order mark before it: the first block would be skipped without a word.
+fn without_mark(setting: &'static str, text: String) -> Result<String, Broken> {
+    if text.starts_with('\u{feff}') {
+        let what = "begins with a byte order mark: save it as UTF-8 without one";
+        return Err(Broken::new(setting, what));
+    }
+    Ok(text)
+}
+
+/// Whether `key` is that of `certificate`.
+fn belongs(certificate: &CertificateDer<'static>, key: &PrivateKeyDer<'static>) -> bool {
+    let alone = vec![certificate.clone()];
+    let signed = CertifiedKey::from_der(alone, key.clone_key(), &aws_lc_rs::default_provider());
+    signed.is_ok_and(|signed| signed.keys_match().is_ok())
+}
+
+/// `later`: the key is that of a certificate that does not come first.
+fn unusable(error: &Error, later: bool) -> Broken {
     if matches!(error, Error::InconsistentKeys(_)) {
+        if later {
+            let what =
+                "the certificate of key_file must come first, before those that lead to its root";
+            return Broken::new(CERT, what);
+        }
         return Broken::new(KEY, "is not the key of cert_file's certificate");
     }
     Broken::new(CERT, format!("cannot be used with key_file: {error}"))

@@ -79,16 +79,21 @@ fn names(chain: &[CertificateDer<'_>]) -> Arc<[String]> {
     own.valid_dns_names().chain(own.valid_uri_names()).map(str::to_owned).collect()
 }
 
-/// When a certificate ends, in seconds since 1970: what its judge says at the end of time.
-pub(super) fn not_after(certificate: &CertificateDer<'_>) -> Option<i64> {
+/// From when to when a certificate serves, in seconds since 1970: what its judge says at the beginning and at the end of
+/// time.
+pub(super) fn validity(certificate: &CertificateDer<'_>) -> Option<(u64, u64)> {
     let leaf = EndEntityCert::try_from(certificate).ok()?;
-    let end_of_time = UnixTime::since_unix_epoch(Duration::from_secs(u64::MAX));
-    let usage = KeyUsage::server_auth();
-    match leaf.verify_for_usage(&[], &[], &[], end_of_time, usage, None, None) {
-        Err(webpki::Error::CertExpired { not_after, .. }) => {
-            i64::try_from(not_after.as_secs()).ok()
-        }
-        Ok(_) | Err(_) => None,
+    let judged = |seconds| {
+        let time = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let usage = KeyUsage::server_auth();
+        leaf.verify_for_usage(&[], &[], &[], time, usage, None, None).err()
+    };
+    match (judged(0)?, judged(u64::MAX)?) {
+        (
+            webpki::Error::CertNotValidYet { not_before, .. },
+            webpki::Error::CertExpired { not_after, .. },
+        ) => Some((not_before.as_secs(), not_after.as_secs())),
+        (_, _) => None,
     }
 }
 

@@ -156,6 +156,25 @@ async fn files_that_do_not_do_are_all_named_and_none_is_shown() {
     let other = pki.write("other", &other.key);
     let found = with(&cert, &other, &ca).await;
     assert_eq!(found, ["grpc.tls.key_file: is not the key of cert_file's certificate"]);
+    let marked = |name: &str| {
+        let text = std::fs::read_to_string(pki.file(name)).expect("read");
+        pki.write(&format!("marked-{name}"), &format!("\u{feff}{text}"))
+    };
+    let (cert_marked, key_marked) = (marked("cert.pem"), marked("key.pem"));
+    let mark = "begins with a byte order mark: save it as UTF-8 without one";
+    assert_eq!(
+        with(&cert_marked, &key_marked, &marked("clients.pem")).await,
+        ["cert_file", "key_file", "client_ca_file"].map(|name| format!("grpc.tls.{name}: {mark}"))
+    );
+    let own = std::fs::read_to_string(&cert).expect("read");
+    let turned = pki.write("turned", &format!("{}{own}", pki.servers.pem()));
+    let found = with(&turned, &key, &ca).await;
+    let first = "the certificate of key_file must come first, before those that lead to its root";
+    assert_eq!(found, [format!("grpc.tls.cert_file: {first}")]);
+    let locked =
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nY2FuYXJ5\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    let found = with(&cert, &pki.write("locked", locked), &ca).await;
+    assert!(found.len() == 1 && found[0].contains("the private key is encrypted"), "{found:?}");
     let broken = "-----BEGIN CERTIFICATE-----\nY2FuYXJ5\n-----END CERTIFICATE-----\n";
     let broken = pki.write("broken", broken);
     let found = with(&cert, &key, &broken).await;

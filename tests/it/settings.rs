@@ -5,7 +5,7 @@ use std::process::Output;
 use tokio::process::Command;
 
 use crate::support::authority::private;
-use crate::support::{Binary, Upstream, order, payoutd, within};
+use crate::support::{Binary, Upstream, ledger, order, payoutd, within};
 
 async fn run(command: &mut Command) -> Output {
     within(command.output()).await.expect("ran")
@@ -176,5 +176,46 @@ async fn check_tells_what_is_wrong_apart() {
         let output = run(&mut check()).await;
         assert_eq!(output.status.code(), Some(1), "{fault}: {}", words(&output));
         assert!(words(&output).contains(expected), "{fault}: {}", words(&output));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_operator_should_know_is_said_at_the_start_and_by_check() {
+    let upstream = Upstream::start().await;
+    // A file system in memory.
+    let folder = tempfile::tempdir_in("/dev/shm").expect("a folder");
+    let binary = Binary::start(upstream.address, &folder).await;
+    within(binary.client().await.create_payout(order("open"))).await.expect("OK");
+    let quiet = std::fs::read_to_string(&binary.log).expect("a log");
+    binary.kill().await;
+    let settings = [
+        ("PAYOUTD_PROJECT__PID", "4711"),
+        ("PAYOUTD_GRPC__TRUST", "mesh"),
+        ("PAYOUTD_GRPC__TRUSTED_PROXIES", "127.0.0.1,0.0.0.0/0"),
+        ("PAYOUTD_OPERATOR__VOID_MIN_AGE", "1ms"),
+    ];
+    let binary = Binary::start_with(upstream.address, &folder, &settings).await;
+    let log = std::fs::read_to_string(&binary.log).expect("a log");
+    let log = &log[quiet.len()..];
+    binary.kill().await;
+    let mut check = payoutd();
+    check.arg("check").envs(settings).envs([
+        ("PAYOUTD_LEDGER__URL", format!("sqlite:{}", ledger(&folder).display())),
+        ("PAYOUTD_PROJECT__BASE_URL", format!("http://{}", upstream.address)),
+        ("PAYOUTD_PROJECT__API_KEY", "another".to_owned()),
+    ]);
+    let checked = words(&run(&mut check).await);
+    let lies = "the ledger lies in memory (tmpfs)";
+    for warning in [
+        lies,
+        "grpc.trusted_proxies contains 0.0.0.0/0, which is everybody",
+        "operator.void_min_age is 1ms: a doubt may be voided",
+        "project 1382528827416576 has 1 open payouts and is not in the settings",
+    ] {
+        let said = log.lines().find(|line| line.contains(warning)).expect(warning);
+        assert!(said.contains("WARN"), "{said}");
+        let line = checked.lines().find(|line| line.contains(warning)).expect(warning);
+        assert!(line.starts_with("WARN"), "{line}");
+        assert_eq!(quiet.contains(warning), warning == lies, "{warning}");
     }
 }

@@ -176,3 +176,23 @@ async fn a_thousand_half_handshakes_stop_nobody_and_are_cut_off() {
     let mut client = secure.client(&caller).await;
     client.create_payout(order("after")).await.expect("served");
 }
+
+#[test]
+fn a_certificate_that_has_ended_or_ends_soon_is_said() {
+    let pki = Pki::new();
+    let mut config = config(([127, 0, 0, 1], 9).into(), "payoutd.db".into());
+    pki.demand(&mut config);
+    let day = 24 * 60 * 60;
+    for (from, to, said) in [
+        (-2 * day, -day, Some("the certificate ended 20")),
+        (-80 * day, 10 * day, Some("the certificate ends 20")),
+        (-day, 3600, Some("the certificate ends 20")),
+        (-70 * day, 20 * day, None),
+        (-3600, day, None),
+    ] {
+        pki.install(&pki.servers.sign(Leaf::server(SERVER).valid(from, to)));
+        let warnings = payoutd::doctor::warnings(&config).join("; ");
+        assert_eq!(warnings.contains("grpc.tls.cert_file"), said.is_some(), "{warnings}");
+        assert!(warnings.contains(said.unwrap_or_default()), "{warnings}");
+    }
+}
