@@ -8,6 +8,7 @@ mod grant;
 mod halfway;
 mod lease;
 mod opening;
+mod outage;
 mod plans;
 mod silence;
 mod storm;
