@@ -2,6 +2,7 @@
 
     manifests.py schemas FILE...      every document fits its schema, unknown fields are mistakes
     manifests.py restricted FILE...   pods keep to Kubernetes' "restricted" standard, and to our own rules
+    manifests.py callers FILE...      payoutd knows its callers by name, and their roots are not the server's issuer's
     manifests.py agree ONE OTHER      two renderings say the same, but for labels and generated names
 
 Kubernetes' own kinds are judged by its published schemas, Istio's and the Gateway API's by the CRDs of
@@ -155,6 +156,30 @@ def restricted(paths):
     assert pods, "no pods"
 
 
+# === callers ===
+
+
+def callers(paths):
+    for path in paths:
+        found = {document["kind"]: document for document in documents(path)}
+        settings = tomllib.loads(found["ConfigMap"]["data"]["payoutd.toml"])
+        roles = [set(caller["roles"]) for caller in settings.get("caller", [])]
+        rules = {
+            "one may create": any("create" in each for each in roles),
+            "whoever may create may not operate": not any({"create", "operate"} <= each for each in roles),
+        }
+        if tls := settings["grpc"].get("tls"):
+            (workload,) = (found[kind] for kind in WORKLOADS if kind in found)
+            pod = workload["spec"]["template"]["spec"]
+            mounts = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+            secrets = {volume["name"]: volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume}
+            of = {key: secrets[mounts[str(pathlib.PurePath(file).parent)]] for key, file in tls.items()}
+            rules["callers' roots are in a Secret of their own"] = list(of.values()).count(of["client_ca_file"]) == 1
+        broken = [name for name, holds in rules.items() if not holds]
+        if broken:
+            sys.exit(f"{path}: {broken}")
+
+
 # === agree ===
 
 
@@ -205,4 +230,4 @@ def agree(paths):
 
 
 if __name__ == "__main__":
-    {"schemas": schemas, "restricted": restricted, "agree": agree}[sys.argv[1]](sys.argv[2:])
+    {"schemas": schemas, "restricted": restricted, "callers": callers, "agree": agree}[sys.argv[1]](sys.argv[2:])

@@ -70,11 +70,14 @@ trust = "mesh"
 trusted_proxies = {{ toJson . }}
 {{- end }}
 {{- else }}
+{{- if eq .Values.grpc.callersSecret .Values.grpc.tlsSecret }}
+{{- fail "grpc.callersSecret: must not be grpc.tlsSecret. Its ca.crt is the root of whoever issued the server's certificate, and everybody with a certificate of that issuer would get in" }}
+{{- end }}
 
 [grpc.tls]
 cert_file = "/run/secrets/tls/tls.crt"
 key_file = "/run/secrets/tls/tls.key"
-client_ca_file = "/run/secrets/tls/ca.crt"
+client_ca_file = "/run/secrets/callers/ca.crt"
 {{- end }}
 
 [callback]

@@ -108,6 +108,9 @@ spec:
         - name: tls
           mountPath: /run/secrets/tls
           readOnly: true
+        - name: callers
+          mountPath: /run/secrets/callers
+          readOnly: true
         {{- end }}
         {{- if $shared }}
         - name: postgres
@@ -138,6 +141,10 @@ spec:
     - name: tls
       secret:
         secretName: {{ .Values.grpc.tlsSecret }}
+        defaultMode: 0440
+    - name: callers
+      secret:
+        secretName: {{ .Values.grpc.callersSecret }}
         defaultMode: 0440
     {{- end }}
     {{- if $shared }}
