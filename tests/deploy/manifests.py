@@ -1,6 +1,7 @@
 """What must hold of the manifests, whoever wrote them out.
 
     manifests.py schemas FILE...      every document fits its schema, unknown fields are mistakes
+    manifests.py newest FILE...       the same, by the newest Kubernetes alone
     manifests.py restricted FILE...   pods keep to Kubernetes' "restricted" standard, and to our own rules
     manifests.py callers FILE...      payoutd knows its callers by name, and their roots are not the server's issuer's
     manifests.py agree ONE OTHER      two renderings say the same, but for labels and generated names
@@ -79,7 +80,11 @@ def custom_schemas():
     return found
 
 
-def schemas(paths):
+def newest(paths):
+    schemas(paths, VERSIONS[-1:])
+
+
+def schemas(paths, versions=VERSIONS):
     custom, count = custom_schemas(), 0
     for path in paths:
         for document in documents(path):
@@ -90,7 +95,7 @@ def schemas(paths):
                 if schema:
                     jsonschema.validate(document["spec"], schema)
                 else:
-                    for version in VERSIONS:
+                    for version in versions:
                         kubernetes_validate.validate(document, version, strict=True)
             except (jsonschema.ValidationError, kubernetes_validate.ValidationError) as error:
                 sys.exit(f"{path}: {named(document)}: {error.message} at {list(error.path)}")
@@ -130,6 +135,7 @@ def restricted(paths):
             pod = spec["template"]["spec"]
             (container,) = pod["containers"]
             inside, around = container["securityContext"], pod["securityContext"]
+            resources = container["resources"]
             modes = {volume["secret"].get("defaultMode") for volume in pod["volumes"] if "secret" in volume}
             rules = kept(document["kind"], spec, container) | {
                 "not root": around["runAsNonRoot"] and around["runAsUser"] == around["fsGroup"] == 65532,
@@ -148,7 +154,8 @@ def restricted(paths):
                 "no secret among the variables": "secretKeyRef" not in str(container.get("env", [])),
                 "grace for the drain": pod["terminationGracePeriodSeconds"] >= 45,
                 "liveness depends on nothing": container["livenessProbe"]["httpGet"]["path"] == "/livez",
-                "memory is bounded": "memory" in container["resources"]["limits"],
+                "memory is asked for as it is allowed": resources["requests"]["memory"] == resources["limits"]["memory"],
+                "ephemeral storage is bounded": all("ephemeral-storage" in part for part in resources.values()),
             }
             broken = [name for name, holds in rules.items() if not holds]
             if broken:
@@ -230,4 +237,5 @@ def agree(paths):
 
 
 if __name__ == "__main__":
-    {"schemas": schemas, "restricted": restricted, "callers": callers, "agree": agree}[sys.argv[1]](sys.argv[2:])
+    commands = {"schemas": schemas, "newest": newest, "restricted": restricted, "callers": callers, "agree": agree}
+    commands[sys.argv[1]](sys.argv[2:])

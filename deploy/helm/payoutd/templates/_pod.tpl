@@ -28,6 +28,15 @@ spec:
     fsGroupChangePolicy: OnRootMismatch
     seccompProfile:
       type: RuntimeDefault
+    {{- with .Values.hardening.appArmorProfile }}
+    appArmorProfile: {{- toYaml . | nindent 6 }}
+    {{- end }}
+    {{- with .Values.hardening.supplementalGroupsPolicy }}
+    supplementalGroupsPolicy: {{ . }}
+    {{- end }}
+  {{- if not .Values.hardening.hostUsers }}
+  hostUsers: false
+  {{- end }}
   {{- with .Values.imagePullSecrets }}
   imagePullSecrets: {{- toYaml . | nindent 4 }}
   {{- end }}
