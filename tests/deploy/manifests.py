@@ -3,6 +3,7 @@
     manifests.py schemas FILE...      every document fits its schema, unknown fields are mistakes
     manifests.py newest FILE...       the same, by the newest Kubernetes alone
     manifests.py restricted FILE...   pods keep to Kubernetes' "restricted" standard, and to our own rules
+    manifests.py network FILE...      who comes in is named down to the pod, and the way out leads nowhere inside
     manifests.py callers FILE...      payoutd knows its callers by name, and their roots are not the server's issuer's
     manifests.py agree ONE OTHER      two renderings say the same, but for labels and generated names
 
@@ -11,6 +12,7 @@ their Go modules in .tools/crds. CEL rules in CRDs are not run. For Linkerd's an
 kinds no package carries schemas: KNOWN lists the fields that we use.
 """
 
+import ipaddress
 import pathlib
 import sys
 import tomllib
@@ -163,6 +165,69 @@ def restricted(paths):
     assert pods, "no pods"
 
 
+# === network ===
+
+PRIVATE4 = ["10.0.0.1", "100.64.0.1", "169.254.169.254", "172.16.0.1", "192.168.0.1"]
+
+
+def inside():
+    """Addresses in a cluster, and the same IPv4 addresses by NAT64, 6to4 and Teredo."""
+    for text in PRIVATE4:
+        number = int(ipaddress.IPv4Address(text))
+        yield text
+        yield str(ipaddress.IPv6Address((0x0064FF9B << 96) | number))
+        yield str(ipaddress.IPv6Address((0x0064FF9B0001 << 80) | number))
+        yield str(ipaddress.IPv6Address((0x2002 << 112) | (number << 80)))
+        yield str(ipaddress.IPv6Address((0x20010000 << 96) | (number ^ 0xFFFFFFFF)))
+    yield from ("fd00:ec2::254", "fe80::1")
+
+
+def reached(policy, address, port):
+    """Whether one of the policy's ipBlocks lets this address be asked on this port."""
+    address = ipaddress.ip_address(address)
+    blocks = [
+        peer["ipBlock"]
+        for rule in policy["egress"]
+        if port in [allowed["port"] for allowed in rule["ports"]]
+        for peer in rule["to"]
+        if "ipBlock" in peer
+    ]
+    return any(
+        address in ipaddress.ip_network(block["cidr"])
+        and not any(address in ipaddress.ip_network(hole) for hole in block.get("except", []))
+        for block in blocks
+    )
+
+
+def network(paths):
+    for path in paths:
+        found = {document["kind"]: document for document in documents(path)}
+        policy = found["NetworkPolicy"]["spec"]
+        (workload,) = (found[kind] for kind in WORKLOADS if kind in found)
+        variables = str(workload["spec"]["template"]["spec"]["containers"][0].get("env", []))
+        settings = tomllib.loads(found["ConfigMap"]["data"]["payoutd.toml"])
+        traced = "otlp_endpoint" in settings.get("telemetry", {}) or "OTLP_ENDPOINT" in variables
+        rules = policy["ingress"] + policy["egress"]
+        peers = [peer for rule in rules for peer in rule.get("from", rule.get("to"))]
+        where = [address for address in inside() if reached(policy, address, 443)]
+        ports = [allowed["port"] for rule in policy["egress"] for allowed in rule["ports"]]
+        broken = [
+            name
+            for name, holds in {
+                "every peer is an address, or pods of a namespace": all(
+                    "ipBlock" in peer or {"namespaceSelector", "podSelector"} <= peer.keys() for peer in peers
+                ),
+                "Cregis is reached": all(reached(policy, address, 443) for address in ("1.1.1.1", "2606:4700::1111")),
+                f"nothing inside is reached: {where}": not where,
+                "a node's own cache of names is asked": reached(policy, "169.254.20.10", 53),
+                "a collector is reached where one is set": (4317 in ports) == traced,
+            }.items()
+            if not holds
+        ]
+        if broken:
+            sys.exit(f"{path}: {broken}")
+
+
 # === callers ===
 
 
@@ -237,5 +302,6 @@ def agree(paths):
 
 
 if __name__ == "__main__":
-    commands = {"schemas": schemas, "newest": newest, "restricted": restricted, "callers": callers, "agree": agree}
+    commands = {"schemas": schemas, "newest": newest, "restricted": restricted, "callers": callers}
+    commands |= {"network": network, "agree": agree}
     commands[sys.argv[1]](sys.argv[2:])

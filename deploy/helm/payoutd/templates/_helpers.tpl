@@ -36,6 +36,13 @@ yes
 {{- end -}}
 {{- end -}}
 
+{{/* Not empty where the settings name a collector of traces. */}}
+{{- define "payoutd.traced" -}}
+{{- if or (get .Values.env "PAYOUTD_TELEMETRY__OTLP_ENDPOINT") (regexMatch "(?m)^[^#\\n]*\\botlp_endpoint\\b[^=\\n]*=" .Values.extraToml) -}}
+yes
+{{- end -}}
+{{- end -}}
+
 {{/*
 Fails while this release still runs as the other kind, over the other ledger: the new pods would know none of the
 payouts that the old ones have made. Asks the cluster, so a mere rendering sees nothing.
