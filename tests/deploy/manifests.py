@@ -4,6 +4,7 @@
     manifests.py newest FILE...       the same, by the newest Kubernetes alone
     manifests.py restricted FILE...   pods keep to Kubernetes' "restricted" standard, and to our own rules
     manifests.py network FILE...      who comes in is named down to the pod, and the way out leads nowhere inside
+    manifests.py istio FILE...        in Istio every visitor but Prometheus has a certificate and a name
     manifests.py callers FILE...      payoutd knows its callers by name, and their roots are not the server's issuer's
     manifests.py agree ONE OTHER      two renderings say the same, but for labels and generated names
 
@@ -228,6 +229,28 @@ def network(paths):
             sys.exit(f"{path}: {broken}")
 
 
+# === istio ===
+
+
+def istio(paths):
+    for path in paths:
+        found = {document["kind"]: document for document in documents(path)}
+        peers = found["PeerAuthentication"]["spec"]
+        plain = [port for port, mtls in peers.get("portLevelMtls", {}).items() if mtls["mode"] != "STRICT"]
+        # (ports, paths) of the rules that let somebody in without a name.
+        nameless = [
+            (to["operation"]["ports"], to["operation"]["paths"])
+            for rule in found["AuthorizationPolicy"]["spec"]["rules"]
+            for to in rule["to"]
+            if not (names := [name for by in rule.get("from", []) for name in by["source"].get("principals", [])])
+            or any("*" in name for name in names)
+        ]
+        if peers["mtls"]["mode"] != "STRICT" or plain not in ([], ["9090"]):
+            sys.exit(f"{path}: plain text is taken on {plain}")
+        if nameless not in ([], [(["9090"], ["/metrics"])]):
+            sys.exit(f"{path}: whoever it is may ask {nameless}")
+
+
 # === callers ===
 
 
@@ -303,5 +326,5 @@ def agree(paths):
 
 if __name__ == "__main__":
     commands = {"schemas": schemas, "newest": newest, "restricted": restricted, "callers": callers}
-    commands |= {"network": network, "agree": agree}
+    commands |= {"network": network, "istio": istio, "agree": agree}
     commands[sys.argv[1]](sys.argv[2:])

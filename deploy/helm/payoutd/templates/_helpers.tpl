@@ -153,6 +153,14 @@ own_payouts_only = {{ . }}
 {{- end }}
 {{- end }}
 {{- with .Values.extraToml }}
+{{- range $key, $file := dict "api_key" "api_key_file" "password" "password_file" }}
+{{- if regexMatch (printf "\\b%s\\b[\"']?\\s*=" $key) $.Values.extraToml }}
+{{- fail (printf "extraToml: holds %s, and a ConfigMap is no place for a secret. Use %s, which names a file of a mounted Secret" $key $file) }}
+{{- end }}
+{{- end }}
+{{- if regexMatch "://[^/\\s\"']*:[^/\\s\"']*@" . }}
+{{- fail "extraToml: holds a URL with a password, and a ConfigMap is no place for a secret. Use password_file, which names a file of a mounted Secret" }}
+{{- end }}
 
 {{ . | trim }}
 {{- end }}
