@@ -1,37 +1,59 @@
 //! The platform's port: `/livez`, `/readyz` and `/metrics`.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::Router;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::routing::get;
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, StatusCode};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
+use crate::listener::http1::{self, Answer, Limits, plain};
 use crate::metrics::Format;
 
-/// The admin port's pages. `/livez` depends on nothing, so that no outage elsewhere restarts us;
+/// Counting the ledger may take some seconds.
+const LIMITS: Limits = Limits { connections: 64, part: 16, patience: Duration::from_secs(10) };
+
+/// Serves the pages until `stop`. `/livez` depends on nothing, so that no outage elsewhere restarts us;
 /// `/readyz` follows the gRPC health of `""`.
-pub fn router(ready: watch::Receiver<bool>, engine: Arc<Engine>) -> Router {
-    let readyz = move || {
-        let ready = *ready.borrow();
-        async move {
-            if ready {
-                (StatusCode::OK, "ok\n")
-            } else {
-                (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
-            }
+pub async fn serve(
+    socket: TcpListener,
+    ready: watch::Receiver<bool>,
+    engine: Arc<Engine>,
+    stop: CancellationToken,
+) {
+    let reply = move |request: Request<Bytes>, _: IpAddr| {
+        let (ready, engine) = (ready.clone(), Arc::clone(&engine));
+        async move { page(&request, &ready, &engine).await }
+    };
+    http1::serve(socket, LIMITS, reply, stop).await;
+}
+
+async fn page(request: &Request<Bytes>, ready: &watch::Receiver<bool>, engine: &Engine) -> Answer {
+    let path = request.uri().path();
+    if !["/livez", "/readyz", "/metrics"].contains(&path) {
+        return plain(StatusCode::NOT_FOUND, "");
+    }
+    if ![Method::GET, Method::HEAD].contains(request.method()) {
+        return plain(StatusCode::METHOD_NOT_ALLOWED, "");
+    }
+    match path {
+        "/livez" => plain(StatusCode::OK, "ok\n"),
+        "/readyz" if *ready.borrow() => plain(StatusCode::OK, "ok\n"),
+        "/readyz" => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+        _ => {
+            let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
+            let format = Format::of(accept.unwrap_or_default());
+            engine.measure().await;
+            let mut answer = Answer::new(Full::from(engine.metrics().encode(format)));
+            let content_type = HeaderValue::from_static(format.content_type());
+            answer.headers_mut().insert(CONTENT_TYPE, content_type);
+            answer
         }
-    };
-    let metrics = move |headers: HeaderMap| async move {
-        let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-        let format = Format::of(accept.unwrap_or_default());
-        engine.measure().await;
-        let content_type = [(header::CONTENT_TYPE, format.content_type())];
-        (content_type, engine.metrics().encode(format))
-    };
-    Router::new()
-        .route("/livez", get(async || "ok\n"))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
+    }
 }

@@ -173,11 +173,10 @@ impl App {
             callback::serve(callback, judge, closed).await;
             "the callback server"
         });
-        let pages = admin::router(health.ready(), Arc::clone(&engine));
-        let closed = closing.clone().cancelled_owned();
+        let (ready, shown, closed) = (health.ready(), Arc::clone(&engine), closing.clone());
         parts.spawn(async move {
-            let served = axum::serve(admin, pages).with_graceful_shutdown(closed).await;
-            ended("the admin server", served)
+            admin::serve(admin, ready, shown, closed).await;
+            "the admin server"
         });
         let (teller, told, closed) = (health.clone(), Arc::clone(&engine), closing.clone());
         parts.spawn(async move {

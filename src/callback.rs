@@ -5,53 +5,38 @@
 //! nothing: see [`crate::engine::evidence`]. The bare words `success`, `ok` and `deny` leave only after
 //! the commit they stand for.
 
-mod guard;
-
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::StatusCode;
-use axum::routing::post;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use sha3::{Digest, Sha3_256};
+use hyper::body::Bytes;
+use hyper::{Method, Request, StatusCode, Uri};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::cregis::echo::Echo;
 use crate::engine::Engine;
 use crate::engine::evidence::Message;
 use crate::json::Json;
+use crate::listener::http1::{self, Answer, Limits, plain};
 use crate::metrics::label::{Letter, Verdict};
 use crate::sign;
-use guard::Guard;
+use crate::telemetry::lines::Lines;
 
-/// A message is a dozen short fields.
-const BODY_MAX: usize = 16 * 1024;
-/// A whole request, from the first byte of its head to the last of its answer.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Connections at once; more wait to be accepted.
-const CONNECTIONS: usize = 64;
+/// A whole request takes no longer, its answer included.
+const LIMITS: Limits = Limits { connections: 256, part: 8, patience: Duration::from_secs(5) };
+/// Refused messages are logged so seldom; a metric counts them all.
+const HUSH: Duration = Duration::from_secs(60);
 
-/// What a handler has at hand.
-#[derive(Clone, Debug)]
+/// What a message is answered from.
+#[derive(Debug)]
 struct Desk {
     engine: Arc<Engine>,
-    guard: Arc<Guard>,
-    /// Who speaks.
-    peer: IpAddr,
+    forged: Lines,
 }
 
 /// How a message is answered, and as what that counts.
 type Judged = (StatusCode, &'static str, Verdict);
-type Answer = (StatusCode, &'static str);
 
 /// For nobody here.
 const UNKNOWN: Judged = (StatusCode::NOT_FOUND, "", Verdict::Unknown);
@@ -60,62 +45,50 @@ const UNAVAILABLE: Judged = (StatusCode::SERVICE_UNAVAILABLE, "", Verdict::Unava
 
 /// Serves until `stop`; then requests under way have 5 s to end.
 pub async fn serve(listener: TcpListener, engine: Arc<Engine>, stop: CancellationToken) {
-    let guard = Arc::new(Guard::default());
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut connections = JoinSet::new();
-    loop {
-        let place = Arc::clone(&places).acquire_owned();
-        let accepted = async { (place.await, listener.accept().await) };
-        let (Ok(place), Ok((stream, address))) = (tokio::select! {
-            accepted = accepted => accepted,
-            _ = connections.join_next(), if !connections.is_empty() => continue,
-            () = stop.cancelled() => break,
-        }) else {
-            // Out of descriptors, most likely: a busy loop would not bring them back.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let desk =
-            Desk { engine: Arc::clone(&engine), guard: Arc::clone(&guard), peer: ip(address) };
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(PATIENCE)
-            .max_buf_size(BODY_MAX)
-            .keep_alive(false)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router(desk)));
-        connections.spawn(async move {
-            // A peer that is slow or gone is nobody's fault here.
-            let _ = tokio::time::timeout(PATIENCE, connection).await;
-            drop(place);
-        });
+    let desk = Arc::new(Desk { engine, forged: Lines::new(1, HUSH) });
+    let reply = move |request, peer| {
+        let desk = Arc::clone(&desk);
+        async move { desk.answer(request, peer).await }
+    };
+    http1::serve(listener, LIMITS, reply, stop).await;
+}
+
+/// Which message to which project a request brings. One way of writing it and no other: a rule in front of this port that
+/// names the path then holds.
+fn addressed(uri: &Uri) -> Option<(i64, Letter)> {
+    if uri.authority().is_some() {
+        return None;
     }
-    drop(listener);
-    while connections.join_next().await.is_some() {}
-}
-
-fn router(desk: Desk) -> Router {
-    Router::new()
-        .route("/callbacks/{pid}/payout", post(notice))
-        .route("/callbacks/{pid}/verification", post(verification))
-        .layer(DefaultBodyLimit::max(BODY_MAX))
-        .with_state(desk)
-}
-
-/// A notice: kept, then acknowledged; a query says what it is worth.
-async fn notice(State(desk): State<Desk>, Path(pid): Path<String>, body: Bytes) -> Answer {
-    let judged = desk.take_notice(&pid, &body).await;
-    desk.count(Letter::Notice, judged)
-}
-
-/// An external verification: `ok` for the one cid of a payout that we know, `deny` for all else.
-async fn verification(State(desk): State<Desk>, Path(pid): Path<String>, body: Bytes) -> Answer {
-    let judged = desk.verify(&pid, &body).await;
-    desk.count(Letter::Verification, judged)
+    let (written, kind) = uri.path().strip_prefix("/callbacks/")?.split_once('/')?;
+    let letter = match kind {
+        "payout" => Letter::Notice,
+        "verification" => Letter::Verification,
+        _ => return None,
+    };
+    let pid: i64 = written.parse().ok()?;
+    (pid.to_string() == written).then_some((pid, letter))
 }
 
 impl Desk {
-    async fn take_notice(&self, pid: &str, body: &[u8]) -> Judged {
-        let (pid, message) = match self.read(pid, body, Echo::parse) {
+    async fn answer(&self, request: Request<Bytes>, peer: IpAddr) -> Answer {
+        let Some((pid, letter)) = addressed(request.uri()) else {
+            return plain(StatusCode::NOT_FOUND, "");
+        };
+        if request.method() != Method::POST {
+            return plain(StatusCode::METHOD_NOT_ALLOWED, "");
+        }
+        let judged = match letter {
+            Letter::Notice => self.take_notice(pid, request.body(), peer).await,
+            Letter::Verification => self.verify(pid, request.body(), peer).await,
+        };
+        let (status, words, verdict) = judged;
+        self.engine.metrics().projects.callbacks.at((letter, verdict)).inc();
+        plain(status, words)
+    }
+
+    /// A notice: kept, then acknowledged; a query says what it is worth.
+    async fn take_notice(&self, pid: i64, body: &[u8], peer: IpAddr) -> Judged {
+        let message = match self.read(pid, body, Echo::parse, peer) {
             Ok(read) => read,
             Err(refused) => return refused,
         };
@@ -128,12 +101,12 @@ impl Desk {
         }
     }
 
-    async fn verify(&self, pid: &str, body: &[u8]) -> Judged {
-        let on = |pid: i64| self.engine.project(pid).is_ok_and(|project| project.verification());
-        if !pid.parse().is_ok_and(on) {
+    /// An external verification: `ok` for the one cid of a payout that we know, `deny` for all else.
+    async fn verify(&self, pid: i64, body: &[u8], peer: IpAddr) -> Judged {
+        if !self.engine.project(pid).is_ok_and(|project| project.verification()) {
             return UNKNOWN;
         }
-        let (pid, message) = match self.read(pid, body, Echo::parse_verification) {
+        let message = match self.read(pid, body, Echo::parse_verification, peer) {
             Ok(read) => read,
             Err(refused) => return refused,
         };
@@ -149,29 +122,22 @@ impl Desk {
         }
     }
 
-    fn count(&self, letter: Letter, (status, words, verdict): Judged) -> Answer {
-        self.engine.metrics().projects.callbacks.at((letter, verdict)).inc();
-        (status, words)
-    }
-
     /// Reads a message to the project `pid`, or says how it is refused. Nothing that is refused here
-    /// has touched the ledger.
+    /// has touched the ledger, and nothing is refused for where it comes from: behind a proxy all have one address.
     fn read(
         &self,
-        pid: &str,
+        pid: i64,
         body: &[u8],
         echo: fn(&Json) -> Option<Echo>,
-    ) -> Result<(i64, Message), Judged> {
-        if self.guard.is_shut(self.peer) {
-            return Err((StatusCode::TOO_MANY_REQUESTS, "", Verdict::Limited));
-        }
-        let project = pid.parse().ok().and_then(|pid| Some((pid, self.engine.project(pid).ok()?)));
-        let (pid, project) = project.ok_or(UNKNOWN)?;
+        peer: IpAddr,
+    ) -> Result<Message, Judged> {
+        let project = self.engine.project(pid).map_err(|_| UNKNOWN)?;
         let message =
             message(pid, body, echo, |parameters, signature| project.signed(parameters, signature));
-        message.map(|message| (pid, message)).ok_or_else(|| {
-            self.guard.refused(self.peer);
-            tracing::warn!(pid, peer = %self.peer, "forged or malformed message refused");
+        message.ok_or_else(|| {
+            if let Some(left_out) = self.forged.admit() {
+                tracing::warn!(pid, %peer, left_out, "forged or malformed message refused");
+            }
             (StatusCode::UNAUTHORIZED, "", Verdict::Forged)
         })
     }
@@ -200,24 +166,7 @@ fn message(
     let cid = json.int64("cid").filter(|cid| *cid > 0)?;
     let echo = echo(&json).filter(|echo| echo.pid == Some(pid))?;
     let body = std::str::from_utf8(body).ok()?.to_owned();
-    Some(Message { digest: digest(parameters), cid, echo, body })
-}
-
-/// Tells messages apart by what they say: blanks, order and empty fields are not signed, so whoever
-/// has heard one message could write it in endless ways.
-fn digest(mut parameters: Vec<(&str, &str)>) -> [u8; 32] {
-    parameters.retain(|(name, value)| *name != "sign" && !value.is_empty());
-    parameters.sort_unstable();
-    let mut sha3 = Sha3_256::new();
-    for text in parameters.into_iter().flat_map(<[&str; 2]>::from) {
-        sha3.update((text.len() as u64).to_be_bytes());
-        sha3.update(text);
-    }
-    sha3.finalize().into()
-}
-
-fn ip(address: SocketAddr) -> IpAddr {
-    address.ip().to_canonical()
+    Some(Message { cid, echo, body })
 }
 
 #[cfg(test)]
@@ -256,11 +205,23 @@ mod tests {
     }
 
     #[test]
-    fn messages_that_share_a_signature_but_not_their_fields_are_told_apart() {
-        let ab = vec![("a", "b"), ("c", "d")];
-        assert_eq!(digest(ab.clone()), digest(vec![("c", "d"), ("x", ""), ("a", "b")]));
-        for other in [vec![("a", "bcd")], vec![("a", "bc"), ("d", "")], vec![("ab", "cd")]] {
-            assert_ne!(digest(ab.clone()), digest(other));
+    fn a_path_is_written_in_one_way_only() {
+        let read = |uri: &str| addressed(&uri.parse().expect("a URI"));
+        assert!(matches!(read("/callbacks/17/payout"), Some((17, Letter::Notice))));
+        assert!(matches!(read("/callbacks/17/verification"), Some((17, Letter::Verification))));
+        for other in [
+            "/callbacks/+17/payout",
+            "/callbacks/017/payout",
+            "/callbacks/%317/payout",
+            "/callbacks/17/%70ayout",
+            "/callbacks/17/payout/",
+            "/callbacks//17/payout",
+            "//callbacks/17/payout",
+            "/callbacks/-0/payout",
+            "/callbacks/99999999999999999999/payout",
+            "http://a.example/callbacks/17/payout",
+        ] {
+            assert!(read(other).is_none(), "{other}");
         }
     }
 }

@@ -39,6 +39,7 @@ use change::Change;
 use embedded::Embedded;
 use postgres::Postgres;
 pub use stock::{Open, Stock};
+use terms::Kept;
 pub use terms::{
     Begun, Cause, Due, Filter, Id, Lead, Notice, OpenError, Resend, Unavailable, Unrecorded,
 };
@@ -294,14 +295,19 @@ impl Ledger {
         }
     }
 
-    /// Keeps a notice, once; false where it was kept before. With `lead`, Cregis is to be asked.
+    /// Keeps a notice, once; false where one that says the same was kept before. With `lead`, Cregis is to be asked.
     ///
     /// # Errors
     /// The notice must not be acknowledged.
     pub async fn keep(&self, notice: Notice, lead: bool) -> Result<bool, Unavailable> {
-        match &self.0.store {
-            Store::Embedded(embedded) => embedded.keep(notice, lead).await,
-            Store::Shared(shared) => shared.keep(&notice, lead).await,
+        let kept = match &self.0.store {
+            Store::Embedded(embedded) => embedded.keep(notice, lead).await?,
+            Store::Shared(shared) => shared.keep(&notice, lead).await?,
+        };
+        match kept {
+            Kept::New => Ok(true),
+            Kept::Known => Ok(false),
+            Kept::Full => Err(Unavailable),
         }
     }
 

@@ -5,7 +5,9 @@
 //! within its time, and where too many are, the oldest gives way. Nothing here ends the loop, either.
 
 mod connection;
+pub(crate) mod http1;
 pub(crate) mod place;
+pub(crate) mod waiting;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -24,6 +26,7 @@ use tonic::transport::server::TcpIncoming;
 
 use crate::config;
 use crate::metrics::family::Known;
+use crate::telemetry::lines::Lines;
 use crate::tls::{Certificate, Certificates};
 use place::{Place, Places};
 
@@ -53,8 +56,8 @@ pub struct Listener {
     order: VecDeque<AbortHandle>,
     /// Nothing is accepted before this.
     paused: Option<Instant>,
-    failing: Seldom,
-    full: Seldom,
+    failing: Lines,
+    full: Lines,
 }
 
 // === impl Listener ===
@@ -68,7 +71,15 @@ impl Listener {
         open: &Known,
     ) -> Self {
         let socket = TcpIncoming::from(socket);
-        let most = within_descriptors(settings.max_connections);
+        let wanted = settings.max_connections;
+        let most = within_descriptors(wanted, 2);
+        if most < wanted {
+            tracing::warn!(
+                wanted,
+                most,
+                "fewer connections than grpc.max_connections: raise nofile"
+            );
+        }
         Self {
             socket: socket.with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE)),
             certificates,
@@ -76,8 +87,8 @@ impl Listener {
             arriving: JoinSet::new(),
             order: VecDeque::new(),
             paused: None,
-            failing: Seldom::default(),
-            full: Seldom::default(),
+            failing: Lines::new(1, HUSH),
+            full: Lines::new(1, HUSH),
         }
     }
 
@@ -120,16 +131,16 @@ impl Listener {
             Err(gone) if is_the_peers(&gone) => return,
             Err(error) => {
                 self.paused = Some(Instant::now() + PAUSE);
-                if self.failing.may_speak() {
+                if let Some(left_out) = self.failing.admit() {
                     let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "connections cannot be accepted; trying on");
+                    tracing::warn!(error, left_out, "connections cannot be accepted; trying on");
                 }
                 return;
             }
         };
         let Some(place) = self.places.take(address) else {
-            if self.full.may_speak() {
-                tracing::warn!(%address, "too many connections: closed at once");
+            if let Some(left_out) = self.full.admit() {
+                tracing::warn!(%address, left_out, "too many connections: closed at once");
             }
             return;
         };
@@ -191,27 +202,10 @@ fn is_the_peers(error: &io::Error) -> bool {
     [E::ConnectionAborted, E::ConnectionReset, E::NotConnected].contains(&kind)
 }
 
-/// Half of the process's descriptors stay for the ledger, Cregis and the other ports: callers must
-/// not be able to take those.
-fn within_descriptors(wanted: usize) -> usize {
+/// So many of the `wanted` connections that they take at most the `part`th part of the process's descriptors: half are
+/// the callers', and what is left of the other two ports' stays for the ledger and Cregis.
+fn within_descriptors(wanted: usize, part: u64) -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let most = limit.and_then(|limit| usize::try_from(limit / 2).ok()).unwrap_or(usize::MAX);
-    if most < wanted {
-        tracing::warn!(wanted, most, "fewer connections than grpc.max_connections: raise nofile");
-    }
+    let most = limit.and_then(|limit| usize::try_from(limit / part).ok()).unwrap_or(usize::MAX);
     wanted.min(most)
-}
-
-/// Keeps a warning from coming too often.
-#[derive(Debug, Default)]
-struct Seldom(Option<Instant>);
-
-impl Seldom {
-    fn may_speak(&mut self) -> bool {
-        let may = self.0.is_none_or(|last| last.elapsed() >= HUSH);
-        if may {
-            self.0 = Some(Instant::now());
-        }
-        may
-    }
 }

@@ -1,11 +1,12 @@
 //! Logs and traces.
 //!
 //! Logs go to standard error, text on a terminal and JSON elsewhere. payoutd's own lines follow the
-//! setting; libraries speak from warn up only, whatever the setting, so that no level ever shows a
-//! header or a body. Traces go to an OTLP collector where one is configured: only the spans of
+//! setting; libraries speak from warn up only (h2, which has a warning for a frame, from error up), whatever the setting,
+//! so that no level ever shows a header or a body. Traces go to an OTLP collector where one is configured: only the spans of
 //! [`span`], and no event, so that a log line's fields never become part of a trace.
 
 mod export;
+pub mod lines;
 pub mod span;
 
 use std::io::{IsTerminal, stderr};
@@ -76,6 +77,8 @@ where
     let targets = Targets::new()
         .with_default(Level::WARN)
         .with_target("payoutd", log.level)
+        // What a peer's frames look like to it: a line for each of them.
+        .with_target("h2", Level::ERROR)
         .with_target(span::TARGET, LevelFilter::OFF);
     lines.with_filter(targets)
 }
@@ -119,7 +122,9 @@ mod tests {
                 assert_eq!(!span::validate().is_disabled(), traced);
                 assert!(tracing::enabled!(target: "payoutd::engine", Level::INFO));
                 assert!(!tracing::enabled!(target: "payoutd::engine", Level::DEBUG));
-                assert!(!tracing::enabled!(target: "h2::codec", Level::INFO));
+                assert!(!tracing::enabled!(target: "h2::codec", Level::WARN));
+                assert!(tracing::enabled!(target: "hyper", Level::WARN));
+                assert!(!tracing::enabled!(target: "hyper", Level::INFO));
                 assert!(tracing::span!(target: "h2::codec", Level::TRACE, "theirs").is_disabled());
             });
         }

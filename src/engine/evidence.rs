@@ -47,8 +47,6 @@ pub(super) struct Agreed {
 /// A message of Cregis's whose signature is good.
 #[derive(Debug)]
 pub struct Message {
-    /// Tells it from every other one.
-    pub digest: [u8; 32],
     /// The id it names.
     pub cid: i64,
     /// What it says that the order is.
@@ -159,10 +157,12 @@ impl Engine {
     /// # Errors
     /// It is not kept, and must not be acknowledged.
     pub async fn take_notice(&self, pid: i64, message: Message) -> Result<(), Unavailable> {
-        let Message { digest, cid, echo, body } = message;
+        let Message { cid, echo, body } = message;
         let third_party_id = echo.third_party_id.clone();
         let known = self.ledger.find(pid, Id::ThirdParty(third_party_id.clone())).await?;
-        let lead = known.as_ref().is_some_and(|payout| misfits(payout, cid, &echo).is_empty());
+        let lead = known.as_ref().is_some_and(|payout| {
+            misfits(payout, cid, &echo).is_empty() && !is_end(payout, cid, &echo)
+        });
         let row = known.as_ref().map(|payout| payout.row);
         if let Some(payout) = known {
             // Before it is kept: what was kept is acknowledged, and does not come again.
@@ -170,7 +170,8 @@ impl Engine {
                 self.page(&payout, attention, Cause::Notice).await?;
             }
         }
-        let notice = Notice { digest, pid, third_party_id, cid, body, payout: row };
+        let status = echo.status;
+        let notice = Notice { pid, third_party_id, cid, status, body, payout: row };
         if !self.ledger.keep(notice, lead).await? {
             return Ok(());
         }
@@ -283,6 +284,12 @@ fn misfits(payout: &Payout, cid: i64, echo: &Echo) -> Vec<Attention> {
     let fields = (!echo.differences(&payout.order).is_empty()).then_some(Attention::FieldMismatch);
     let bound = payout.cid.is_some_and(|bound| bound != cid).then_some(Attention::CidMismatch);
     fields.into_iter().chain(bound).collect()
+}
+
+/// Whether a message says no more than how `payout` has ended.
+fn is_end(payout: &Payout, cid: i64, echo: &Echo) -> bool {
+    let shown = payout.progress.as_ref().map(|progress| progress.status);
+    payout.state.is_final() && payout.cid == Some(cid) && shown == Some(echo.status)
 }
 
 /// What a person should know about a message: what speaks against it, and a changed remark.

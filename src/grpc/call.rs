@@ -13,6 +13,7 @@ use super::status;
 use crate::caller::Caller;
 use crate::engine::Refused;
 use crate::policy::Terms;
+use crate::telemetry::lines::Lines;
 
 /// The name of the header that holds a call's id.
 pub(super) const ID: &str = "x-request-id";
@@ -23,6 +24,8 @@ pub(super) struct Call {
     pub(super) arrival: Instant,
     pub(super) caller: Arc<Caller>,
     pub(super) id: MetadataValue<Ascii>,
+    /// How often a refusal is logged.
+    pub(super) refusals: Arc<Lines>,
 }
 
 /// Gives every call an id: the caller's own where it has a usable one.
@@ -81,9 +84,11 @@ impl Call {
             }
             Err(mut status) => {
                 tracing::debug!(request.id = self.id(), %status, "refused");
-                if status.code() == Code::PermissionDenied {
+                if status.code() == Code::PermissionDenied
+                    && let Some(left_out) = self.refusals.admit()
+                {
                     let (caller, why) = (self.caller.name(), status.message());
-                    tracing::warn!(request.id = self.id(), caller, why, "caller refused");
+                    tracing::warn!(request.id = self.id(), caller, why, left_out, "caller refused");
                 }
                 status.metadata_mut().insert(ID, self.id);
                 Err(status)

@@ -3,6 +3,7 @@
 use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::future::Either;
 use tokio::time::Instant;
@@ -19,6 +20,11 @@ use crate::caller::{Caller, Callers, Credential, Role};
 use crate::engine::Refused;
 use crate::metrics::Metrics;
 use crate::peer::Peer;
+use crate::telemetry::lines::Lines;
+
+/// So many refusals are logged within that time: whoever is refused may call as often as it likes.
+const REFUSALS: u32 = 10;
+const REFUSALS_IN: Duration = Duration::from_secs(10);
 
 /// What a method asks of whoever calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +58,7 @@ struct Keeper {
     callers: Callers,
     metrics: Arc<Metrics>,
     ids: Ids,
+    refusals: Arc<Lines>,
 }
 
 /// Services behind the gate.
@@ -63,7 +70,8 @@ pub struct Gated<S> {
 
 impl Gate {
     pub(super) fn new(callers: Callers, metrics: Arc<Metrics>) -> Self {
-        Self(Arc::new(Keeper { callers, metrics, ids: Ids::new() }))
+        let refusals = Arc::new(Lines::new(REFUSALS, REFUSALS_IN));
+        Self(Arc::new(Keeper { callers, metrics, ids: Ids::new(), refusals }))
     }
 
     /// Notes who calls.
@@ -97,7 +105,8 @@ impl Gate {
                         "operator call"
                     );
                 }
-                request.extensions_mut().insert(Call { arrival, caller, id });
+                let refusals = Arc::clone(&self.0.refusals);
+                request.extensions_mut().insert(Call { arrival, caller, id, refusals });
                 Ok(())
             }
             Err(refused) => {
@@ -105,15 +114,18 @@ impl Gate {
                     self.0.metrics.rpc.authentication_failures.inc();
                 }
                 let mut status = status::refused(&refused);
-                let (address, why) = (address(request), status.message());
-                tracing::warn!(
-                    request.id = id.to_str().unwrap_or_default(),
-                    method,
-                    address,
-                    caller = name,
-                    why,
-                    "call refused"
-                );
+                if let Some(left_out) = self.0.refusals.admit() {
+                    let (address, why) = (address(request), status.message());
+                    tracing::warn!(
+                        request.id = id.to_str().unwrap_or_default(),
+                        method,
+                        address,
+                        caller = name,
+                        why,
+                        left_out,
+                        "call refused"
+                    );
+                }
                 status.metadata_mut().insert(ID, id);
                 Err(status)
             }

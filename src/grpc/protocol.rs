@@ -15,13 +15,14 @@ use tonic::codegen::http::header::CONTENT_TYPE;
 use tonic::codegen::http::{Method as Verb, Request, Response, StatusCode};
 use tower::{Layer, Service};
 
-use super::body::{Waiting, Whole};
+use super::body::{self, Whole};
 use super::method::{HEALTH_WATCH, Method};
 use super::status;
 use crate::config;
 use crate::engine::Refused;
 use crate::listener::Origin;
 use crate::listener::place::{Place, Places};
+use crate::listener::waiting::Waiting;
 use crate::metrics::family::Known;
 
 /// Health watches that may be open at once: they need no credentials.
@@ -47,7 +48,7 @@ impl Protocol {
         let proxies = || settings.trusted_proxies.clone();
         let health_watches = Places::new(HEALTH_WATCHES, proxies(), Known::default());
         let reflection = settings.reflection;
-        Self { waiting: Waiting::new(proxies()), health_watches, reflection }
+        Self { waiting: body::waiting(proxies()), health_watches, reflection }
     }
 }
 

@@ -20,6 +20,7 @@ use tokio::sync::{mpsc as tokio_mpsc, oneshot, watch};
 use super::change::Change;
 use super::reader::{self, Read};
 use super::sqlite::file::{Files, Lock};
+use super::terms::Kept;
 use super::watchers::Watchers;
 use super::writer::{Batch, Signals, Write, Writer, operation, tell};
 use super::{Begun, Notice, OpenError, Resend, Unavailable, Unrecorded, sqlite};
@@ -166,7 +167,7 @@ impl Embedded {
         self.write(move |batch| sqlite::change::postpone(batch.db, &payout, due)).await
     }
 
-    pub(super) async fn keep(&self, notice: Notice, lead: bool) -> Result<bool, Unavailable> {
+    pub(super) async fn keep(&self, notice: Notice, lead: bool) -> Result<Kept, Unavailable> {
         self.write(move |batch| sqlite::notice::keep(batch.db, &notice, lead, batch.now)).await
     }
 

@@ -71,7 +71,8 @@ CREATE TABLE event (
     PRIMARY KEY (payout, revision)
 ) STRICT, WITHOUT ROWID;
 
--- Every validly signed notice, once. One without a payout is an orphan; of those the newest are kept.
+-- What validly signed notices say, once for each payout, cid and status, which `digest` stands for; of each payout a
+-- bounded number. One without a payout is an orphan; of each project's the newest are kept.
 CREATE TABLE notice (
     id             INTEGER PRIMARY KEY,
     digest         BLOB    NOT NULL UNIQUE,
@@ -87,7 +88,8 @@ CREATE TABLE notice (
 
 -- Notices whose payout Cregis is still to be asked about.
 CREATE INDEX notice_by_due ON notice (due) WHERE due IS NOT NULL;
-CREATE INDEX notice_orphan ON notice (id) WHERE payout IS NULL;
+CREATE INDEX notice_by_payout ON notice (payout) WHERE payout IS NOT NULL;
+CREATE INDEX notice_orphan ON notice (pid, time) WHERE payout IS NULL;
 
 CREATE TRIGGER event_is_never_changed BEFORE UPDATE ON event
 BEGIN SELECT RAISE(ABORT, 'events are append-only'); END;

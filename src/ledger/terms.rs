@@ -1,6 +1,8 @@
 //! The words that the ledger's verbs are spoken in.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+use sha3::{Digest, Sha3_256};
 
 use super::witness::Mark;
 use crate::order::Order;
@@ -217,21 +219,55 @@ pub struct Due {
     pub limit: i64,
 }
 
-/// A validly signed notice of Cregis's.
+/// A validly signed notice of Cregis's. The signature has no separators, so whoever has heard one can write it in endless
+/// ways: all that say the same about the payout's id, cid and status are one.
 #[derive(Clone, Debug)]
 pub struct Notice {
-    /// Tells it from every other one.
-    pub digest: [u8; 32],
     /// The project whose key signed it.
     pub pid: i64,
     /// The caller's id, as it says.
     pub third_party_id: String,
     /// Cregis's id, as it says.
     pub cid: i64,
+    /// Cregis's status number, as it says.
+    pub status: i32,
     /// Its text.
     pub body: String,
     /// The row of the payout it names; None for an orphan.
     pub payout: Option<i64>,
+}
+
+/// How many notices are kept of one payout. A question that is open gives its place to nobody.
+pub(super) const NOTICES_MAX: i64 = 32;
+/// How many notices without a payout are kept of one project, the newest.
+pub(super) const ORPHANS_MAX: i64 = 1_000;
+/// The question about a notice is asked again for the same notice once it is this old.
+pub(super) const ASK_AGAIN: Duration = Duration::from_secs(60 * 60);
+
+/// What became of a notice that was to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// It is kept, or asked about once more.
+    New,
+    /// One that says the same was kept before.
+    Known,
+    /// Nothing is kept: its payout has as many open questions as it may have notices.
+    Full,
+}
+
+impl Notice {
+    /// Tells it from all others that say something else.
+    pub(super) fn key(&self) -> [u8; 32] {
+        let mut key = Sha3_256::new();
+        // What an orphan says is worth a question once its payout is recorded.
+        key.update([u8::from(self.payout.is_some())]);
+        key.update(self.pid.to_be_bytes());
+        key.update(self.cid.to_be_bytes());
+        key.update(self.status.to_be_bytes());
+        // The only one whose length varies.
+        key.update(&self.third_party_id);
+        key.finalize().into()
+    }
 }
 
 /// A notice that Cregis is to be asked about.

@@ -252,8 +252,6 @@ label! {
         Forged = "forged",
         /// For nobody here.
         Unknown = "unknown",
-        /// From an address that has sent forgeries only.
-        Limited = "limited",
         /// The ledger or the confirming query was silent.
         Unavailable = "unavailable",
     }
@@ -317,7 +315,7 @@ impl Verdict {
         match verdict {
             Self::Success => letter == Letter::Notice,
             Self::Ok | Self::Deny => letter == Letter::Verification,
-            Self::Forged | Self::Unknown | Self::Limited | Self::Unavailable => true,
+            Self::Forged | Self::Unknown | Self::Unavailable => true,
         }
     }
 }

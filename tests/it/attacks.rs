@@ -3,6 +3,7 @@
 
 mod descriptors;
 mod frames;
+mod lines;
 mod messages;
 mod wire;
 

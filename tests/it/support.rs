@@ -332,7 +332,7 @@ impl Binary {
         // It picks the port and says which; another process could take one that we picked.
         let address = within(async {
             loop {
-                if let Some(address) = serving_on(&log, before) {
+                if let Some(address) = serving_on(&log, before, "grpc") {
                     return address;
                 }
                 tokio::task::yield_now().await;
@@ -344,6 +344,11 @@ impl Binary {
 
     pub(crate) async fn client(&self) -> Client {
         connect(self.address).await
+    }
+
+    /// Where its port of this name, grpc, callback or admin, is.
+    pub(crate) fn port(&self, name: &str) -> SocketAddr {
+        serving_on(&self.log, 0, name).expect("it serves")
     }
 
     /// Resident memory in KB.
@@ -378,13 +383,13 @@ impl Binary {
 }
 
 /// Where the process that began to write `log` at `before` says that it serves, once it does.
-fn serving_on(log: &std::path::Path, before: u64) -> Option<SocketAddr> {
+fn serving_on(log: &std::path::Path, before: u64, port: &str) -> Option<SocketAddr> {
     let text = std::fs::read_to_string(log).expect("a log");
     let text = text.get(usize::try_from(before).expect("fits")..)?;
     // Only whole lines: half a port is another port.
     let mut lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
     let line = lines.find(|line| line.contains("\"message\":\"serving\""))?;
-    line.split("\"grpc\":\"").nth(1)?.split('"').next()?.parse().ok()
+    line.split(&format!("\"{port}\":\"")).nth(1)?.split('"').next()?.parse().ok()
 }
 
 /// The binary, without any setting from the environment of the tests.

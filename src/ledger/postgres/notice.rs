@@ -6,48 +6,59 @@ use super::claim::{CLAIM, Kind};
 use super::clock::micros;
 use super::witness::look;
 use super::{Error, Postgres};
+use crate::ledger::terms::{ASK_AGAIN, Kept, NOTICES_MAX, ORPHANS_MAX};
 use crate::ledger::witness::Mark;
 use crate::ledger::{Due, Lead, Notice, Unavailable};
 
-/// Keeps a notice, once. One question answers all that are open, and the newest has the newest question.
-const KEEP: &str = "WITH new AS (
-         INSERT INTO notice (digest, pid, third_party_id, cid, body, time, payout, due, tries)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0)
-         ON CONFLICT (digest) DO NOTHING RETURNING id),
-     merged AS (
-         UPDATE notice SET due = NULL FROM new
-         WHERE notice.due IS NOT NULL AND notice.payout = $7 AND notice.cid = $4
-             AND $8::bigint IS NOT NULL)
-     INSERT INTO mark (time) SELECT $6 FROM new RETURNING seq";
-/// The same for one without a payout. Of those a thousand are kept; then the oldest gives up its row, since the
-/// role cannot delete any.
-const KEEP_ORPHAN: &str = "WITH reused AS (
-         UPDATE notice SET digest = $1, pid = $2, third_party_id = $3, cid = $4, body = $5, time = $6
-         WHERE id = (SELECT id FROM notice WHERE payout IS NULL ORDER BY time LIMIT 1 FOR UPDATE)
-             AND (SELECT count(*) FROM notice WHERE payout IS NULL) >= 1000
-             AND NOT EXISTS (SELECT FROM notice WHERE digest = $1)
-         RETURNING id),
-     new AS (
-         INSERT INTO notice (digest, pid, third_party_id, cid, body, time, payout, due, tries)
-         SELECT $1, $2, $3, $4, $5, $6, $7::bigint, $8::bigint, 0 WHERE NOT EXISTS (SELECT FROM reused)
-         ON CONFLICT (digest) DO NOTHING RETURNING id)
-     INSERT INTO mark (time) SELECT $6 FROM (SELECT FROM new UNION ALL SELECT FROM reused) AS kept RETURNING seq";
+/// Keeps a notice among the at most `most` that `of` describes, once, or has it asked about again. Where there are as many,
+/// the oldest without a question gives up its row, since the role cannot delete any. One question answers all that are open
+/// about a cid, and the newest has the newest question.
+fn keep(of: &str, most: i64) -> String {
+    let again = ASK_AGAIN.as_micros();
+    format!(
+        "WITH room AS (
+             SELECT EXISTS (SELECT FROM notice WHERE digest = $1) AS known,
+                 (SELECT count(*) FROM notice WHERE {of}) < {most} AS free),
+         reused AS (
+             UPDATE notice SET digest = $1, pid = $2, third_party_id = $3, cid = $4, body = $5, time = $6,
+                 due = $8, tries = 0
+             WHERE id = (SELECT id FROM notice WHERE {of} AND due IS NULL ORDER BY time LIMIT 1
+                     FOR UPDATE SKIP LOCKED)
+                 AND (SELECT NOT known AND NOT free FROM room)
+             RETURNING id),
+         new AS (
+             INSERT INTO notice (digest, pid, third_party_id, cid, body, time, payout, due, tries)
+             SELECT $1, $2, $3, $4, $5, $6, $7::bigint, $8::bigint, 0 FROM room WHERE known OR free
+             ON CONFLICT (digest) DO UPDATE SET body = $5, time = $6, due = $8, tries = 0
+                 WHERE $8 IS NOT NULL AND notice.due IS NULL
+                     AND (notice.tries = 0 OR notice.time <= $6 - {again})
+             RETURNING id),
+         kept AS (SELECT id FROM new UNION ALL SELECT id FROM reused),
+         merged AS (
+             UPDATE notice SET due = NULL, tries = greatest(tries, 1) FROM kept
+             WHERE notice.payout = $7 AND notice.due IS NOT NULL AND notice.cid = $4 AND $8 IS NOT NULL)
+         INSERT INTO mark (time) SELECT $6 FROM kept RETURNING seq"
+    )
+}
 
 impl Postgres {
     pub(in crate::ledger) async fn keep(
         &self,
         notice: &Notice,
         lead: bool,
-    ) -> Result<bool, Unavailable> {
-        let statement = if notice.payout.is_some() { KEEP } else { KEEP_ORPHAN };
-        let now = micros(self.clock.now());
+    ) -> Result<Kept, Unavailable> {
+        let statement = &match notice.payout {
+            Some(_) => keep("payout = $7", NOTICES_MAX),
+            None => keep("payout IS NULL AND pid = $2", ORPHANS_MAX),
+        };
+        let (key, now) = (notice.key(), micros(self.clock.now()));
         let kept = self.ask(async |client| {
             let statement = client.prepare_cached(statement).await?;
             let row = client
                 .query_opt(
                     &statement,
                     &[
-                        &&notice.digest[..],
+                        &&key[..],
                         &notice.pid,
                         &notice.third_party_id,
                         &notice.cid,
@@ -58,13 +69,21 @@ impl Postgres {
                     ],
                 )
                 .await?;
-            Ok(row.map(|row| row.try_get(0)).transpose()?)
+            if let Some(row) = row {
+                return Ok(Ok(row.try_get(0)?));
+            }
+            let known = client.prepare_cached("SELECT FROM notice WHERE digest = $1").await?;
+            let known = client.query_opt(&known, &[&&key[..]]).await?;
+            Ok(Err(if known.is_some() { Kept::Known } else { Kept::Full }))
         });
         let kept = kept.await.map_err(|error| self.failed(error))?;
-        Ok(kept.is_some_and(|number| {
-            self.marked(Mark { number, time: now });
-            true
-        }))
+        Ok(match kept {
+            Ok(number) => {
+                self.marked(Mark { number, time: now });
+                Kept::New
+            }
+            Err(kept) => kept,
+        })
     }
 
     /// Takes what is to be asked about by `due.now`, for this process alone.

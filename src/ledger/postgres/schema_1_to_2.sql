@@ -10,6 +10,10 @@ CREATE TABLE mark (
 );
 ALTER TABLE intake ADD COLUMN seq bigint;
 
+DROP INDEX notice_by_lead, notice_orphan;
+CREATE INDEX notice_by_payout ON notice (payout, time) WHERE payout IS NOT NULL;
+CREATE INDEX notice_orphan ON notice (pid, time) WHERE payout IS NULL;
+
 -- Whoever serves may go on doing so.
 DO $$
 DECLARE

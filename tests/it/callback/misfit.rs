@@ -1,6 +1,7 @@
 //! Validly signed, and not about what we have: kept, acknowledged, shown to a person, moves nothing.
 
 use payoutd::pb::{self, PayoutState};
+use payoutd::sandbox::PID;
 use serde_json::json;
 
 use super::letter::{
@@ -87,17 +88,22 @@ async fn a_field_that_cregis_adds_is_signed_too_and_does_no_harm() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn notices_of_unknown_ids_are_kept_as_orphans_and_the_oldest_are_forgotten() {
+async fn notices_of_unknown_ids_are_kept_as_orphans_and_the_oldest_of_the_project_are_forgotten() {
     let whole = Whole::start().await;
     let cid = accepted(&whole, "a").await;
     let shell = whole.shell();
-    let fill = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
-        INSERT INTO notice (digest, pid, third_party_id, cid, body, time, payout, due, tries)
-        SELECT randomblob(32), 1, 'old-' || i, i, '{}', i, NULL, NULL, 0 FROM n";
+    let fill = |pid: i64, rows: i64| {
+        format!(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
+             INSERT INTO notice (digest, pid, third_party_id, cid, body, time, payout, due, tries)
+             SELECT randomblob(32), {pid}, 'old-' || i, i, '{{}}', i, NULL, NULL, 0 FROM n"
+        )
+    };
     assert_eq!(tell(&whole, notice("a", cid, 6)).await, success());
     barrier(&whole, "before").await;
     let known = count(&shell, "notice WHERE payout IS NOT NULL");
-    shell.execute(fill);
+    shell.execute(&fill(PID, 1000));
+    shell.execute(&fill(7, 700));
     for number in 0..3 {
         let letter = genuine(notice(&format!("nobody-{number}"), 5, 6));
         for _ in 0..2 {
@@ -105,9 +111,11 @@ async fn notices_of_unknown_ids_are_kept_as_orphans_and_the_oldest_are_forgotten
             assert_eq!(answer, success());
         }
     }
-    assert_eq!(count(&shell, "notice WHERE payout IS NULL"), 1000);
+    assert_eq!(count(&shell, &format!("notice WHERE payout IS NULL AND pid = {PID}")), 1000);
+    assert_eq!(count(&shell, "notice WHERE payout IS NULL AND pid = 7"), 700, "another project's");
     assert_eq!(count(&shell, "notice WHERE payout IS NULL AND third_party_id LIKE 'nobody-%'"), 3);
-    assert_eq!(count(&shell, "notice WHERE third_party_id LIKE 'old-%' AND time < 4"), 0);
+    let oldest = format!("notice WHERE pid = {PID} AND third_party_id LIKE 'old-%' AND time < 4");
+    assert_eq!(count(&shell, &oldest), 0);
     assert_eq!(count(&shell, "notice WHERE third_party_id = 'old-1000'"), 1, "the newest stay");
     assert_eq!(count(&shell, "notice WHERE payout IS NOT NULL"), known, "only orphans go");
     assert_eq!(count(&shell, "notice WHERE payout IS NULL AND due IS NOT NULL"), 0);
@@ -182,4 +190,39 @@ async fn memos_are_compared_where_a_chain_has_them() {
     );
     assert_eq!(tell(&whole, letter(json!(123))).await, success());
     until(&whole, "a", PayoutState::Succeeded).await;
+}
+
+/// The first misfit does not hide the second, nor a message that fits after both.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_contradicts_one_that_was_kept_pages_all_the_same() {
+    let whole = Whole::start().await;
+    let cid = accepted(&whole, "a").await;
+    assert!(whole.upstream.book.set_status(cid, 6, false));
+    assert_eq!(tell(&whole, notice("a", cid, 6)).await, success());
+    let paid = until(&whole, "a", PayoutState::Succeeded).await;
+    assert_eq!(tell(&whole, with(notice("a", cid, 6), json!({"amount": "2"}))).await, success());
+    let paged = whole.get("a").await.expect("known");
+    assert_eq!((paged.state(), &paged.txid), (PayoutState::Succeeded, &paid.txid));
+    assert_eq!(paged.attention, ["FIELD_MISMATCH"]);
+    assert_eq!(count(&whole.shell(), "notice WHERE third_party_id = 'a'"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn misfits_about_one_payout_are_kept_up_to_a_bound_and_push_out_no_open_question() {
+    let whole = Whole::start().await;
+    let cid = lost(&whole, order("a")).await;
+    whole.upstream.fault(r#"{"on": "query", "delay_answer": "5s"}"#);
+    let asked = whole.upstream.book.received().len();
+    assert_eq!(tell(&whole, notice("a", cid, 1)).await, success());
+    whole.upstream.received(asked + 1).await;
+    for number in 1..=100 {
+        let misfit = with(notice("a", cid + number, 6), json!({"amount": "2"}));
+        assert_eq!(tell(&whole, misfit).await, success());
+    }
+    let shell = whole.shell();
+    assert_eq!(count(&shell, "notice WHERE third_party_id = 'a'"), 32);
+    assert_eq!(count(&shell, &format!("notice WHERE cid = {cid} AND due IS NOT NULL")), 1);
+    assert_eq!(count(&shell, &format!("notice WHERE cid = {}", cid + 100)), 1, "the newest stay");
+    let bound = until(&whole, "a", PayoutState::Accepted).await;
+    assert_eq!((bound.cid, bound.attention), (cid, vec!["FIELD_MISMATCH".to_owned()]));
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::letter::{
     Fields, accepted, barrier, count, fields, genuine, lost, notice, path, question, send, success,
-    tell_bytes, told, until, verifies, with,
+    tell, tell_bytes, told, until, verifies, with,
 };
 use crate::support::{ADDRESS, Whole, order};
 
@@ -209,4 +209,47 @@ async fn i_f_the_same_values_in_other_types_are_refused() {
         barrier(&whole, "after").await;
         assert_eq!(whole.get("VICTIM").await.expect("known"), before);
     }
+}
+
+/// Whoever has heard one message can write it in as many ways as there are places to cut it.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_message_cut_in_hundreds_of_ways_is_one_row_and_one_question() {
+    let whole = Whole::start().await;
+    let cid = accepted(&whole, "a").await;
+    assert!(whole.upstream.book.set_status(cid, 6, false));
+    let spare = json!({"txid": "0123456789abcdef", "remark": "0123456789abcdef"});
+    let honest = with(notice("a", cid, 6), spare.clone());
+    let honest: Fields = serde_json::from_slice(&genuine(honest)).expect("JSON");
+    let asked = whole.upstream.book.received().len();
+    let address = whole.service.addresses.callback;
+    for cut in 0..256 {
+        let mut changes = fields(json!({"txid": null, "remark": null}));
+        for (field, at) in [("txid", cut % 16), ("remark", cut / 16)] {
+            let (moved, rest) = spare[field].as_str().expect("text").split_at(at);
+            changes.insert(format!("{field}{moved}"), rest.into());
+        }
+        let message = serde_json::Value::Object(with(honest.clone(), changes.into())).to_string();
+        assert!(verifies(message.as_bytes()), "not even the signature is good: {message}");
+        assert_eq!(tell_bytes(address, message.as_bytes()).await, success());
+    }
+    until(&whole, "a", PayoutState::Succeeded).await;
+    assert_eq!(count(&whole.shell(), "notice"), 1);
+    let questions = whole.upstream.book.received().len() - asked;
+    assert_eq!(questions, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_notice_that_agrees_with_an_end_that_is_known_leads_to_no_question() {
+    let whole = Whole::with(|config| {
+        config.projects[0].poll_first = std::time::Duration::from_millis(100);
+    })
+    .await;
+    let cid = accepted(&whole, "a").await;
+    assert!(whole.upstream.book.set_status(cid, 6, false));
+    let paid = until(&whole, "a", PayoutState::Succeeded).await;
+    assert_eq!(tell(&whole, notice("a", cid, 6)).await, success());
+    barrier(&whole, "after").await;
+    let unasked = "notice WHERE third_party_id = 'a' AND due IS NULL AND tries = 0";
+    assert_eq!(count(&whole.shell(), unasked), 1);
+    assert_eq!(whole.get("a").await.expect("known"), paid);
 }

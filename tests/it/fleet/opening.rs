@@ -330,6 +330,9 @@ async fn tables_of_version_1_become_what_new_ones_are_and_keep_their_payouts() {
 const TO_VERSION_1: &str = "ALTER TABLE payout DROP COLUMN sender;
      ALTER TABLE ledger DROP COLUMN copy_of, DROP COLUMN copy_commits, DROP COLUMN copy_command;
      DROP TABLE mark; ALTER TABLE intake DROP COLUMN seq;
+     DROP INDEX notice_by_payout, notice_orphan;
+     CREATE INDEX notice_by_lead ON notice (payout, cid) WHERE due IS NOT NULL;
+     CREATE INDEX notice_orphan ON notice (time) WHERE payout IS NULL;
      UPDATE payoutd_schema SET version = 1;";
 
 /// Every column, index and constraint, in no particular order.

@@ -241,17 +241,14 @@ async fn what_is_due_is_found_by_index_among_100_000() {
     }
     log.shows("close", &["notice_pkey"]);
     for (payout, indexes) in [
-        (Some(201), &["notice_by_lead", "notice_digest_key"][..]),
-        (None, &["notice_digest_key", "notice_orphan", "notice_pkey"][..]),
+        (Some(201), &["notice_by_payout", "notice_digest_key", "notice_pkey"][..]),
+        (None, &["notice_by_payout", "notice_digest_key", "notice_orphan", "notice_pkey"][..]),
     ] {
         for number in 0..TIMES {
-            let mut digest = [0; 32];
-            digest[..9].copy_from_slice(
-                &[&number.to_be_bytes()[..], &[u8::from(payout.is_some())]].concat(),
-            );
+            let status = i32::try_from(number).expect("small");
             let third_party_id = "id-201".to_owned();
             let (cid, body) = (201, String::new());
-            let notice = Notice { digest, pid: 1, third_party_id, cid, body, payout };
+            let notice = Notice { pid: 1, third_party_id, cid, status, body, payout };
             assert!(ledger.keep(notice, payout.is_some()).await.expect("kept"));
         }
         log.shows("keep", indexes);

@@ -219,10 +219,10 @@ async fn acknowledge(ledger: &Ledger, what: &str) {
         }
         _ => {
             let notice = Notice {
-                digest: [7; 32],
                 pid: PID,
                 third_party_id: key.third_party_id,
                 cid: 5,
+                status: 6,
                 body: "{}".to_owned(),
                 payout: Some(payout.row),
             };
