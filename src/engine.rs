@@ -337,6 +337,11 @@ impl Engine {
         self.ledger.now()
     }
 
+    /// As [`Ledger::key`].
+    pub fn key(&self, purpose: &str) -> [u8; 32] {
+        self.ledger.key(purpose)
+    }
+
     /// Where everything is counted.
     pub fn metrics(&self) -> &Arc<Metrics> {
         self.ledger.metrics()

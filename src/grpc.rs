@@ -14,6 +14,7 @@ mod list;
 pub mod method;
 mod observe;
 mod operator;
+mod page_token;
 mod protocol;
 pub mod reason;
 pub mod status;
@@ -48,6 +49,7 @@ use call::Call;
 use gate::Gate;
 use identify::Identify;
 use observe::Observe;
+use page_token::Tokens;
 use protocol::Protocol;
 
 /// Requests are small; a larger one is refused before it is read, or while it is unpacked.
@@ -76,6 +78,7 @@ pub struct Payouts {
     reads: Semaphore,
     /// Bounds how many of those hold a whole page.
     lists: Semaphore,
+    tokens: Tokens,
 }
 
 /// The server behind its layers, the outermost last.
@@ -97,7 +100,8 @@ pub fn server(
         .accept_compressed(Gzip)
         .max_decoding_message_size(MESSAGE_MAX);
     let (calls, reads) = (Semaphore::new(settings.max_calls), Semaphore::new(settings.max_reads));
-    let payouts = Payouts { engine, calls, reads, lists: Semaphore::new(LISTS_MAX) };
+    let tokens = Tokens::new(&engine.key("page_token"));
+    let payouts = Payouts { engine, calls, reads, lists: Semaphore::new(LISTS_MAX), tokens };
     let payouts = PayoutServiceServer::new(payouts)
         .accept_compressed(Gzip)
         .max_decoding_message_size(MESSAGE_MAX);
@@ -241,7 +245,7 @@ impl Payouts {
     ) -> Result<pb::ListPayoutsResponse, Status> {
         let _reading = self.place(&self.reads, Shed::Reads)?;
         let _paging = self.place(&self.lists, Shed::Lists)?;
-        list::page(&self.engine, terms, request).await
+        list::page(&self.engine, &self.tokens, terms, request).await
     }
 
     async fn watch(

@@ -25,6 +25,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use sha3::{Digest, Sha3_256};
 use tokio::sync::watch;
 
 use crate::attention::Attention;
@@ -341,6 +342,16 @@ impl Ledger {
     /// The revisions of the payout in `row`, as they come from now on.
     pub fn watch(&self, row: i64) -> Revisions {
         self.0.watchers.watch(row)
+    }
+
+    /// A key for `purpose` that every process over this ledger or a copy of it derives alike. It is made of the ledger's
+    /// random identity, which stands in the ledger and its witnesses, and which no caller is told.
+    pub fn key(&self, purpose: &str) -> [u8; 32] {
+        let identity = match &self.0.store {
+            Store::Embedded(embedded) => embedded.identity(),
+            Store::Shared(shared) => shared.identity(),
+        };
+        Sha3_256::digest([purpose, identity].join("\0")).into()
     }
 
     /// Where the ledger counts what it does, and others may, too.

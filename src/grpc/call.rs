@@ -2,7 +2,6 @@
 //! log lines and its answer carry.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::Instant;
 use tonic::codegen::http::HeaderMap;
@@ -28,32 +27,18 @@ pub(super) struct Call {
     pub(super) refusals: Arc<Lines>,
 }
 
-/// Gives every call an id: the caller's own where it has a usable one.
-#[derive(Debug)]
-pub(super) struct Ids {
-    /// Makes ids of different processes differ.
-    prefix: u32,
-    count: AtomicU64,
-}
-
-impl Ids {
-    pub(super) fn new() -> Self {
-        Self { prefix: getrandom::u32().unwrap_or_default(), count: AtomicU64::new(1) }
-    }
-
-    pub(super) fn of(&self, headers: &HeaderMap) -> MetadataValue<Ascii> {
-        let given = headers.get(ID).map(|id| id.as_bytes()).filter(|id| {
-            let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte);
-            matches!(id.len(), 1..=64) && id.iter().all(fits)
-        });
-        given.and_then(|id| MetadataValue::try_from(id).ok()).unwrap_or_else(|| self.next())
-    }
-
-    fn next(&self) -> MetadataValue<Ascii> {
-        let count = self.count.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{:08x}-{count:x}", self.prefix);
-        id.parse().unwrap_or_else(|_| MetadataValue::from(count))
-    }
+/// A call's id: the caller's own where it has a usable one, else a random one, which tells nobody how many there are.
+pub(super) fn id_of(headers: &HeaderMap) -> MetadataValue<Ascii> {
+    let given = headers.get(ID).map(|id| id.as_bytes()).filter(|id| {
+        let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte);
+        matches!(id.len(), 1..=64) && id.iter().all(fits)
+    });
+    given.and_then(|id| MetadataValue::try_from(id).ok()).unwrap_or_else(|| {
+        let mut id = [0; 16];
+        // Without randomness calls share an id, which only the log minds.
+        let _ = getrandom::fill(&mut id);
+        hex::encode(id).parse().unwrap_or(MetadataValue::from_static("none"))
+    })
 }
 
 impl Call {

@@ -13,7 +13,7 @@ use tonic::codegen::http::header::AUTHORIZATION;
 use tonic::codegen::http::{Request, Response};
 use tower::{Layer, Service};
 
-use super::call::{Call, ID, Ids};
+use super::call::{Call, ID, id_of};
 use super::method::Method;
 use super::status;
 use crate::caller::{Caller, Callers, Credential, Role};
@@ -57,7 +57,6 @@ pub struct Gate(Arc<Keeper>);
 struct Keeper {
     callers: Callers,
     metrics: Arc<Metrics>,
-    ids: Ids,
     refusals: Arc<Lines>,
 }
 
@@ -71,7 +70,7 @@ pub struct Gated<S> {
 impl Gate {
     pub(super) fn new(callers: Callers, metrics: Arc<Metrics>) -> Self {
         let refusals = Arc::new(Lines::new(REFUSALS, REFUSALS_IN));
-        Self(Arc::new(Keeper { callers, metrics, ids: Ids::new(), refusals }))
+        Self(Arc::new(Keeper { callers, metrics, refusals }))
     }
 
     /// Notes who calls.
@@ -85,7 +84,7 @@ impl Gate {
         if need == Need::Nothing {
             return Ok(());
         }
-        let id = self.0.ids.of(request.headers());
+        let id = id_of(request.headers());
         let caller = self.identify(request);
         let verdict = match (caller, need) {
             (None, _) => Err(Refused::Unauthenticated),

@@ -2,10 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
+use prost::Message;
 use tonic::Status;
 
+use super::page_token::{Scope, Tokens};
 use super::{convert, resolve, status};
-use crate::engine::Engine;
+use crate::engine::{Engine, Refused};
 use crate::ledger::Filter;
 use crate::order::Violation;
 use crate::pb;
@@ -16,32 +18,56 @@ use crate::state::STATES;
 const PAGE: i64 = 50;
 const PAGE_MAX: i64 = 1000;
 
+/// Bytes of a page's payouts, encoded. One payout is a few hundred, and 8 KiB at most.
+const PAGE_BYTES: usize = 1024 * 1024;
+
 /// One page.
 pub(super) async fn page(
     engine: &Engine,
+    tokens: &Tokens,
     terms: &Terms,
-    request: pb::ListPayoutsRequest,
+    mut request: pb::ListPayoutsRequest,
 ) -> Result<pb::ListPayoutsResponse, Status> {
-    let mut filter = filter(engine, terms, &request)?;
-    let page = filter.limit;
+    let mut filter = filter(engine, tokens, terms, &mut request)?;
+    let (page, caller) = (filter.limit, filter.caller.clone());
     // One more than asked for shows whether there is another page.
     filter.limit += 1;
     let mut payouts = engine.list(filter).await.map_err(|refused| status::refused(&refused))?;
-    let more = payouts.len() as i64 > page;
+    let mut more = payouts.len() as i64 > page;
     payouts.truncate(page as usize);
-    let last = payouts.last().filter(|_| more);
-    let next_page_token = last.map_or_else(String::new, |last| format!("{:x}", last.row));
-    let payouts = payouts.into_iter().map(Into::into).collect();
-    Ok(pb::ListPayoutsResponse { payouts, next_page_token })
+    let (mut listed, mut bytes, mut last) = (Vec::with_capacity(payouts.len()), 0, 0);
+    for payout in payouts {
+        let (row, payout) = (payout.row, pb::Payout::from(payout));
+        // With what it takes to tell it from the next one.
+        bytes += payout.encoded_len() + 4;
+        if bytes > PAGE_BYTES && !listed.is_empty() {
+            more = true;
+            break;
+        }
+        listed.push(payout);
+        last = row;
+    }
+    let scope = Scope { request: &request, caller: caller.as_deref() };
+    let next_page_token = if more {
+        // An empty one would say that this is the end.
+        let sealed = tokens.seal(last, scope);
+        sealed.ok_or_else(|| status::refused(&Refused::LedgerUnavailable))?
+    } else {
+        String::new()
+    };
+    Ok(pb::ListPayoutsResponse { payouts: listed, next_page_token })
 }
 
 fn filter(
     engine: &Engine,
+    tokens: &Tokens,
     terms: &Terms,
-    request: &pb::ListPayoutsRequest,
+    request: &mut pb::ListPayoutsRequest,
 ) -> Result<Filter, Status> {
     let mut violations = Vec::new();
     let pid = resolve(engine, terms, request.pid, &mut violations)?;
+    request.pid = pid;
+    let caller = terms.own_payouts_only.then(|| terms.caller.clone());
     let named = request
         .states
         .iter()
@@ -65,12 +91,13 @@ fn filter(
     };
     let after_row = match request.page_token.as_str() {
         "" => Some(0),
-        token => i64::from_str_radix(token, 16)
-            .ok()
-            .filter(|row| *row > 0 && format!("{row:x}") == token),
+        token => tokens.open(token, Scope { request, caller: caller.as_deref() }),
     };
     if after_row.is_none() {
-        violations.push(Violation::new("page_token", "must be the next_page_token of a page"));
+        violations.push(Violation::new(
+            "page_token",
+            "must be the next_page_token of a page of the same list",
+        ));
     }
     if !violations.is_empty() {
         return Err(status::invalid(&violations));
@@ -81,7 +108,7 @@ fn filter(
     let begun = |age| engine.now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
     Ok(Filter {
         pid,
-        caller: terms.own_payouts_only.then(|| terms.caller.clone()),
+        caller,
         states,
         attention_only: request.attention_only,
         not_after: min_age.map(begun),

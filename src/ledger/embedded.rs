@@ -33,6 +33,7 @@ use crate::policy::{Rule, Terms};
 #[derive(Debug)]
 pub(super) struct Embedded {
     queues: Option<Queues>,
+    identity: String,
     writable: watch::Receiver<bool>,
     /// The last one writes.
     running: Vec<thread::JoinHandle<()>>,
@@ -69,6 +70,7 @@ impl Embedded {
             Ok(()) | Err(OpenError::LogInUse) => {}
             Err(error) => return Err(error),
         }
+        let identity = standing.ledger;
         let (db, pages) = (sqlite::open_reader(path)?, sqlite::open_reader(path)?);
         let files = Files::of(&lock)?;
         let in_place = Arc::clone(files.in_place());
@@ -92,7 +94,7 @@ impl Embedded {
             spawn("ledger-writer", move || writer.run())?,
         ];
         let queues = Some(Queues { writes, reads, lists });
-        Ok(Self { queues, writable, running, in_place, contradicted, _lock: lock })
+        Ok(Self { queues, identity, writable, running, in_place, contradicted, _lock: lock })
     }
 
     pub(super) async fn begin(
@@ -191,6 +193,10 @@ impl Embedded {
             pids.iter().try_for_each(keep)
         })
         .await
+    }
+
+    pub(super) fn identity(&self) -> &str {
+        &self.identity
     }
 
     pub(super) fn writable(&self) -> watch::Receiver<bool> {

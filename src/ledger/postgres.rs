@@ -197,6 +197,10 @@ impl Postgres {
         self.clock.now()
     }
 
+    pub(super) fn identity(&self) -> &str {
+        self.witness.ledger()
+    }
+
     pub(super) fn writable(&self) -> watch::Receiver<bool> {
         self.up.subscribe()
     }

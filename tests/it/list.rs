@@ -280,3 +280,47 @@ async fn the_command_line_lists_all_pages_of_the_real_service() {
     assert_eq!(ambiguous.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&ambiguous.stderr).contains("pid"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_token_serves_where_it_was_given_and_tells_nothing() {
+    let whole = two_projects().await;
+    fill(&whole, 1200);
+    let accepted = vec![PayoutState::Accepted.into(), PayoutState::InDoubt.into()];
+    let asked = pb::ListPayoutsRequest { states: accepted, min_age: hours(1), ..listed(10) };
+    let first = page(&whole, asked.clone()).await.expect("OK");
+    let token = first.next_page_token;
+    let with = |request: &pb::ListPayoutsRequest, token: &str| pb::ListPayoutsRequest {
+        page_token: token.to_owned(),
+        ..request.clone()
+    };
+    let second = page(&whole, with(&asked, &token)).await.expect("OK");
+    // Another size, or the same states in other words, is the same list.
+    let mut states = asked.states.clone();
+    states.reverse();
+    states.push(PayoutState::Accepted.into());
+    let same = pb::ListPayoutsRequest { states, page_size: 20, ..asked.clone() };
+    let more = page(&whole, with(&same, &token)).await.expect("OK").payouts;
+    assert_eq!(more[..10], second.payouts);
+    let mut spoilt = token.clone().into_bytes();
+    spoilt[3] = if spoilt[3] == b'A' { b'B' } else { b'A' };
+    let spoilt = String::from_utf8(spoilt).expect("ASCII");
+    for (request, token) in [
+        (pb::ListPayoutsRequest { pid: 7, ..asked.clone() }, &token),
+        (pb::ListPayoutsRequest { states: vec![], ..asked.clone() }, &token),
+        (pb::ListPayoutsRequest { attention_only: true, ..asked.clone() }, &token),
+        (pb::ListPayoutsRequest { min_age: hours(2), ..asked.clone() }, &token),
+        (pb::ListPayoutsRequest { min_age: None, ..asked.clone() }, &token),
+        (asked.clone(), &spoilt),
+        (asked.clone(), &format!("{token}AA")),
+        (asked.clone(), &token[..token.len() - 1].to_owned()),
+    ] {
+        let status = page(&whole, with(&request, token)).await.expect_err("another list's");
+        assert_eq!(bad_fields(&status), ["page_token"], "{request:?}");
+    }
+    // What is later looks like what is earlier.
+    let next = second.next_page_token;
+    let common = token.bytes().zip(next.bytes()).take_while(|(a, b)| a == b).count();
+    assert!(token.len() == next.len() && common < 8, "{token} {next}");
+    let whole = whole.restart().await;
+    assert_eq!(page(&whole, with(&asked, &token)).await.expect("OK").payouts, second.payouts);
+}

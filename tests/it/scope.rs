@@ -20,7 +20,8 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::support::{
-    Upstream, Whole, by, caller, kept_in, limit, metadata, order, project, reason, within,
+    Upstream, Whole, bad_fields, by, caller, kept_in, limit, metadata, order, project, reason,
+    within,
 };
 
 /// Three callers: two that see only their own payouts, and one that sees all.
@@ -343,4 +344,49 @@ async fn an_amount_too_fine_is_not_let_through_by_another_call_under_its_id() {
     let again = engine.create((checked("0.12"), too_fine()), &poor, "4", until).await;
     assert_eq!(again, Ok(created));
     assert_eq!(upstream.book.posts().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_token_of_ones_own_view_serves_nobody_else() {
+    let whole = three().await;
+    for (who, id) in [("a", "a1"), ("b", "b1"), ("a", "a2"), ("b", "b2")] {
+        create(&whole, who, id).await.expect("OK");
+    }
+    let page = async |who, page_token: &str| {
+        let request = pb::ListPayoutsRequest {
+            page_size: 1,
+            page_token: page_token.to_owned(),
+            ..pb::ListPayoutsRequest::default()
+        };
+        within(whole.client.clone().list_payouts(by(who, request))).await
+    };
+    for own in ["a", "b", "all"] {
+        let token = page(own, "").await.expect("OK").into_inner().next_page_token;
+        for who in ["a", "b", "all"] {
+            let next = page(who, &token).await;
+            match next {
+                Ok(_) => assert_eq!(own, who),
+                Err(status) => {
+                    assert!(own != who, "{own}");
+                    assert_eq!(bad_fields(&status), ["page_token"]);
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_of_calls_do_not_count_them() {
+    let whole = three().await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let request = by("a", pb::ListPayoutsRequest::default());
+        let answer = within(whole.client.clone().list_payouts(request)).await.expect("OK");
+        let id = answer.metadata().get("x-request-id").expect("an id").to_str().expect("ASCII");
+        ids.push(id.to_owned());
+    }
+    for (one, other) in ids.iter().zip(&ids[1..]) {
+        let common = one.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
+        assert!(common < 8 && one.len() == other.len(), "{ids:?}");
+    }
 }
