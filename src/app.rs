@@ -121,7 +121,7 @@ impl App {
         let ledger = (ledger, Disk::of(&config.ledger));
         let engine = Engine::new(ledger, projects, config.void_min_age, config.grpc.max_watches);
         let callers = Callers::new(&config.callers, config.grpc.authenticates());
-        let router = grpc::server(&config.grpc, callers, Arc::clone(&engine), &health)?;
+        let server = grpc::server(&config.grpc, callers, Arc::clone(&engine), &health)?;
         let listener = listen(config.grpc.listen).await?;
         let callback = listen(config.callback.listen).await?;
         let admin = listen(config.admin).await?;
@@ -136,7 +136,7 @@ impl App {
         let certificates = certificates.map_err(Error::Certificates)?.map(Arc::new);
         let open = &metrics.rpc.connections;
         let listener = Listener::new(listener, &config.grpc, certificates.clone(), open);
-        let grpc = (listener, router);
+        let grpc = (listener, server);
         let drain_delay = config.grpc.drain_delay;
         Ok(Self { engine, health, grpc, certificates, callback, admin, addresses, drain_delay })
     }
@@ -156,10 +156,10 @@ impl App {
         let closing = CancellationToken::new();
         let mut parts = JoinSet::new();
 
-        let ((listener, router), closed) = (grpc, closing.clone().cancelled_owned());
+        let ((listener, server), closed) = (grpc, closing.clone());
         parts.spawn(async move {
-            let served = router.serve_with_incoming_shutdown(listener.incoming(), closed).await;
-            ended("the gRPC server", served)
+            server.serve(listener.incoming(), closed).await;
+            "the gRPC server"
         });
         if let Some(certificates) = certificates {
             let closed = closing.clone();
@@ -214,14 +214,6 @@ impl App {
         tracing::info!("stopped");
         unasked.map_or(Ok(()), |part| Err(Error::Ended(part)))
     }
-}
-
-/// Names the part that ended; logs why, where it says.
-fn ended<E: std::error::Error + 'static>(part: &'static str, why: Result<(), E>) -> &'static str {
-    if let Err(error) = why {
-        tracing::error!(error = &error as &dyn std::error::Error, part, "failed");
-    }
-    part
 }
 
 fn callback_url(config: &Config, pid: i64) -> String {

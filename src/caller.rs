@@ -11,7 +11,7 @@ use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::config;
 use crate::policy::Terms;
@@ -92,7 +92,12 @@ pub struct Caller {
     /// One permit per `CreatePayout` call that may wait.
     calls: Semaphore,
     rate: Option<DefaultDirectRateLimiter>,
+    /// One permit per page that it may be sent at once.
+    lists: Arc<Semaphore>,
 }
+
+/// Pages that one of several callers may be sent at once.
+const LISTS_MAX: usize = 8;
 
 /// Why a caller's `CreatePayout` must wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +112,8 @@ impl Caller {
     /// Whoever may do everything.
     fn trusted() -> Arc<Self> {
         let (terms, roles) = (Terms::open(), ROLES.to_vec());
-        Arc::new(Self { terms, roles, calls: Semaphore::new(Semaphore::MAX_PERMITS), rate: None })
+        let [calls, lists] = [Semaphore::MAX_PERMITS; 2].map(Semaphore::new);
+        Arc::new(Self { terms, roles, calls, rate: None, lists: Arc::new(lists) })
     }
 
     fn new(settings: &config::Caller) -> Arc<Self> {
@@ -126,6 +132,7 @@ impl Caller {
             roles: settings.roles.clone(),
             calls: Semaphore::new(settings.max_calls.unwrap_or(Semaphore::MAX_PERMITS)),
             rate,
+            lists: Arc::new(Semaphore::new(LISTS_MAX)),
         })
     }
 
@@ -154,6 +161,11 @@ impl Caller {
             return Err(Over::Rate(until.wait_time_from(DefaultClock::default().now())));
         }
         Ok(place)
+    }
+
+    /// A place for one more page of this caller's; none where it has not taken those before.
+    pub fn admit_list(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.lists).try_acquire_owned().ok()
     }
 }
 

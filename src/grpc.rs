@@ -17,20 +17,22 @@ mod operator;
 mod page_token;
 mod protocol;
 pub mod reason;
+mod serve;
 pub mod status;
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt};
+use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding::Gzip;
-use tonic::transport::Server;
-use tonic::transport::server::Router;
+use tonic::service::Routes;
 use tonic::{Request, Response, Status};
-use tower::layer::util::{Identity, Stack};
+use tower::Layer;
 
 use crate::caller::{Callers, Over};
 use crate::coin::{Chain, Currency};
@@ -38,6 +40,7 @@ use crate::config;
 use crate::engine::{Engine, Refused};
 use crate::health::Health;
 use crate::ledger::Id;
+use crate::listener::Connection;
 use crate::metrics::label::Shed;
 use crate::order::{Draft, Order, Violation, id_fits};
 use crate::pb;
@@ -46,17 +49,17 @@ use crate::pb::payout_service_server::{PayoutService, PayoutServiceServer};
 use crate::policy::Terms;
 use crate::telemetry::span;
 use call::Call;
-use gate::Gate;
-use identify::Identify;
-use observe::Observe;
+use gate::{Gate, Gated};
+use identify::{Identified, Identify};
+use observe::{Observe, Observed};
 use page_token::Tokens;
-use protocol::Protocol;
+use protocol::{Checked, Kept, Protocol};
 
 /// Requests are small; a larger one is refused before it is read, or while it is unpacked.
 const MESSAGE_MAX: usize = 64 * 1024;
 /// A health check holds the name of a service.
 const HEALTH_MESSAGE_MAX: usize = 1024;
-/// Pages that are read at once: each may hold a thousand payouts.
+/// Pages that are read, or wait to be sent, at once: each may hold 1 MiB of payouts.
 const LISTS_MAX: usize = 16;
 /// Streams that one connection may have open. More than the usual 100: a mesh's proxy brings all its
 /// callers over a connection or two, and each watcher holds a stream for as long as its payout runs.
@@ -75,14 +78,29 @@ pub struct Payouts {
     /// Bounds the memory that waiting callers hold; sends have their own bound.
     calls: Semaphore,
     /// Bounds those who look something up; they are not in the way of those who create.
-    reads: Semaphore,
-    /// Bounds how many of those hold a whole page.
-    lists: Semaphore,
+    reads: Arc<Semaphore>,
+    /// Bounds how many of those hold a whole page, until it is sent.
+    lists: Arc<Semaphore>,
     tokens: Tokens,
 }
 
-/// The server behind its layers, the outermost last.
-pub type Serving = Router<Stack<Gate, Stack<Identify, Stack<Protocol, Stack<Observe, Identity>>>>>;
+/// The server with all its services behind their layers.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    service: Observed<Checked<Identified<Gated<Routes>>>>,
+    proxies: Vec<IpNet>,
+}
+
+impl Serving {
+    /// Serves `connections` until `stop`; then those that are open end when their calls have.
+    pub async fn serve(
+        self,
+        connections: impl Stream<Item = Result<Connection, Infallible>>,
+        stop: CancellationToken,
+    ) {
+        serve::serve(connections, self.service, self.proxies, stop).await;
+    }
+}
 
 /// The server with all its services, ready to be given connections; open to `callers`.
 ///
@@ -100,44 +118,33 @@ pub fn server(
         .accept_compressed(Gzip)
         .max_decoding_message_size(MESSAGE_MAX);
     let (calls, reads) = (Semaphore::new(settings.max_calls), Semaphore::new(settings.max_reads));
+    let (reads, lists) = (Arc::new(reads), Arc::new(Semaphore::new(LISTS_MAX)));
     let tokens = Tokens::new(&engine.key("page_token"));
-    let payouts = Payouts { engine, calls, reads, lists: Semaphore::new(LISTS_MAX), tokens };
-    let payouts = PayoutServiceServer::new(payouts)
+    let payouts = PayoutServiceServer::new(Payouts { engine, calls, reads, lists, tokens })
         .accept_compressed(Gzip)
         .max_decoding_message_size(MESSAGE_MAX);
-
-    // tonic hands unset limits down as "none", which lifts hyper's own: say every one of them.
-    let router = Server::builder()
-        .max_concurrent_streams(STREAMS_MAX)
-        .http2_max_pending_accept_reset_streams(Some(100))
-        .http2_max_local_error_reset_streams(Some(1024))
-        .http2_max_header_list_size(HEADERS_MAX)
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-        .layer(Observe(Arc::clone(&metrics)))
-        .layer(Protocol::new(settings))
-        .layer(Identify::new(settings))
-        .layer(Gate::new(callers, metrics))
-        .add_service(payouts)
-        .add_service(operator)
-        .add_service(
-            health.service().accept_compressed(Gzip).max_decoding_message_size(HEALTH_MESSAGE_MAX),
-        );
-    if !settings.reflection {
-        return Ok(router);
+    let health =
+        health.service().accept_compressed(Gzip).max_decoding_message_size(HEALTH_MESSAGE_MAX);
+    let mut routes = Routes::new(payouts).add_service(operator).add_service(health);
+    if settings.reflection {
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                // So that grpcurl and its like can show the details of an error.
+                .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+        };
+        // Older grpcurl and many GUI clients still speak v1alpha only.
+        let (v1, v1alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
+        routes = routes
+            .add_service(v1.accept_compressed(Gzip).max_decoding_message_size(MESSAGE_MAX))
+            .add_service(v1alpha.accept_compressed(Gzip).max_decoding_message_size(MESSAGE_MAX));
     }
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            // So that grpcurl and its like can show the details of an error.
-            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-    };
-    // Older grpcurl and many GUI clients still speak v1alpha only.
-    let (v1, v1alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
-    Ok(router
-        .add_service(v1.accept_compressed(Gzip).max_decoding_message_size(MESSAGE_MAX))
-        .add_service(v1alpha.accept_compressed(Gzip).max_decoding_message_size(MESSAGE_MAX)))
+    // The innermost first.
+    let service = Gate::new(callers, Arc::clone(&metrics)).layer(routes.prepare());
+    let service = Protocol::new(settings).layer(Identify::new(settings).layer(service));
+    let service = Observe(metrics).layer(service);
+    Ok(Serving { service, proxies: settings.trusted_proxies.clone() })
 }
 
 // === impl PayoutService ===
@@ -171,8 +178,18 @@ impl PayoutService for Payouts {
         request: Request<pb::ListPayoutsRequest>,
     ) -> Result<Response<pb::ListPayoutsResponse>, Status> {
         let call = Call::of(request.extensions())?;
-        let page = self.list(request.into_inner(), call.terms()).await;
-        call.respond(page)
+        let places = self.places_for_a_page(&call);
+        let page = match &places {
+            Ok(_) => {
+                list::page(&self.engine, &self.tokens, call.terms(), request.into_inner()).await
+            }
+            Err(status) => Err(status.clone()),
+        };
+        let mut answer = call.respond(page)?;
+        if let Ok(places) = places {
+            answer.extensions_mut().insert(places);
+        }
+        Ok(answer)
     }
 
     type WatchPayoutStream = WatchStream;
@@ -238,14 +255,14 @@ impl Payouts {
         got.map(Into::into).map_err(|refused| status::refused(&refused))
     }
 
-    async fn list(
-        &self,
-        request: pb::ListPayoutsRequest,
-        terms: &Terms,
-    ) -> Result<pb::ListPayoutsResponse, Status> {
-        let _reading = self.place(&self.reads, Shed::Reads)?;
-        let _paging = self.place(&self.lists, Shed::Lists)?;
-        list::page(&self.engine, &self.tokens, terms, request).await
+    /// The places of a page, which it has until its last byte has left: a client need not take it.
+    fn places_for_a_page(&self, call: &Call) -> Result<Kept, Status> {
+        let full = |why| status::refused(&self.engine.shed(why));
+        let take = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned();
+        let reading = take(&self.reads).map_err(|_| full(Shed::Reads))?;
+        let own = call.caller.admit_list().ok_or_else(|| full(Shed::Lists))?;
+        let paging = take(&self.lists).map_err(|_| full(Shed::Lists))?;
+        Ok(Kept::of([reading, own, paging]))
     }
 
     async fn watch(

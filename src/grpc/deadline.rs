@@ -1,6 +1,6 @@
 //! How long a call may wait, read from its own header.
 //!
-//! tonic's own timer answers CANCELLED, which meshes repeat; so the handler always answers first.
+//! No timer ends a handler: the answer would be CANCELLED, which meshes repeat. It answers before the deadline.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const LEAST: Duration = Duration::from_millis(50);
 
 /// The moment by which the handler must answer; None where too little time is left to begin.
 ///
-/// `arrival` is when the request's headers were read, which is when tonic's timer started.
+/// `arrival` is when the request's headers were read, which is when the caller's time began.
 pub(super) fn answer_by(metadata: &MetadataMap, arrival: Instant) -> Option<Instant> {
     let header = metadata.get("grpc-timeout").and_then(|value| value.to_str().ok());
     let Some(timeout) = header.and_then(parse) else { return Some(arrival + DEFAULT) };

@@ -51,7 +51,7 @@ fn need(method: Method) -> Need {
 
 /// The gate, as a layer around all services.
 #[derive(Clone, Debug)]
-pub struct Gate(Arc<Keeper>);
+pub(super) struct Gate(Arc<Keeper>);
 
 #[derive(Debug)]
 struct Keeper {
@@ -62,7 +62,7 @@ struct Keeper {
 
 /// Services behind the gate.
 #[derive(Clone, Debug)]
-pub struct Gated<S> {
+pub(super) struct Gated<S> {
     services: S,
     gate: Gate,
 }

@@ -1,7 +1,7 @@
 //! Counts every call and gives it a span, however it ends.
 //!
-//! The outermost layer. A call that its caller leaves, that tonic's own timer ends, or whose stream
-//! is reset is only ever dropped; so what was not told otherwise by then counts as CANCELLED.
+//! The outermost layer. A call that its caller leaves, or whose stream
+//! is reset, is only ever dropped; so what was not told otherwise by then counts as CANCELLED.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,18 +21,18 @@ use crate::telemetry::span;
 
 /// The layer that counts.
 #[derive(Clone, Debug)]
-pub struct Observe(pub(super) Arc<Metrics>);
+pub(super) struct Observe(pub(super) Arc<Metrics>);
 
 /// A service whose calls are counted.
 #[derive(Clone, Debug)]
-pub struct Observed<S> {
+pub(super) struct Observed<S> {
     inner: S,
     metrics: Arc<Metrics>,
 }
 
 /// An answer's body, watched for the code in its trailers.
 #[derive(Debug)]
-pub struct Watched<B> {
+pub(super) struct Watched<B> {
     body: B,
     seen: Seen,
 }

@@ -3,6 +3,7 @@
 //! tonic looks at the path alone: a web page's form, which a browser sends without asking, would be an order like any
 //! other. And tonic waits for a message for as long as its client likes.
 
+use std::any::Any;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -21,7 +22,7 @@ use super::status;
 use crate::config;
 use crate::engine::Refused;
 use crate::listener::Origin;
-use crate::listener::place::{Place, Places};
+use crate::listener::place::Places;
 use crate::listener::waiting::Waiting;
 use crate::metrics::family::Known;
 
@@ -30,7 +31,7 @@ const HEALTH_WATCHES: usize = 1024;
 
 /// The protocol's rules, as a layer around all services.
 #[derive(Clone, Debug)]
-pub struct Protocol {
+pub(super) struct Protocol {
     waiting: Arc<Waiting>,
     health_watches: Arc<Places>,
     reflection: bool,
@@ -38,7 +39,7 @@ pub struct Protocol {
 
 /// Services that only gRPC calls reach.
 #[derive(Clone, Debug)]
-pub struct Checked<S> {
+pub(super) struct Checked<S> {
     services: S,
     protocol: Protocol,
 }
@@ -114,8 +115,9 @@ where
             if let Some(status) = status::explained(response.headers(), served) {
                 response = status.into_http();
             }
-            Ok(match held {
-                Some(place) => response.map(|body| Body::new(Held { body, _place: place })),
+            let kept = held.map(Kept::of).or_else(|| response.extensions_mut().remove());
+            Ok(match kept {
+                Some(kept) => response.map(|body| Body::new(Held { body, _kept: kept })),
                 None => response,
             })
         })
@@ -127,10 +129,20 @@ fn refuse<E: Send + 'static>(refused: &Refused) -> BoxFuture<Response<Body>, E> 
     Box::pin(async { Ok(response) })
 }
 
-/// An answer's body that has a place for as long as it lives.
+/// What an answer keeps until it is sent or given up. A handler puts it among its answer's extensions.
+#[derive(Clone)]
+pub(super) struct Kept(#[expect(dead_code, reason = "held")] Arc<dyn Any + Send + Sync>);
+
+impl Kept {
+    pub(super) fn of(places: impl Send + Sync + 'static) -> Self {
+        Self(Arc::new(places))
+    }
+}
+
+/// An answer's body that keeps its places for as long as it lives.
 struct Held {
     body: Body,
-    _place: Place,
+    _kept: Kept,
 }
 
 impl hyper::body::Body for Held {

@@ -5,6 +5,7 @@ mod descriptors;
 mod frames;
 mod lines;
 mod messages;
+mod windows;
 mod wire;
 
 use std::time::Duration;
@@ -23,7 +24,7 @@ struct Besieged {
     bystander: Client,
     rss: i64,
     cpu: Duration,
-    _upstream: Upstream,
+    upstream: Upstream,
     _folder: TempDir,
 }
 
@@ -35,17 +36,12 @@ impl Besieged {
     async fn start_as(command: &mut Command, settings: &[(&str, &str)]) -> Self {
         let (upstream, folder) = (Upstream::start().await, tempfile::tempdir().expect("a folder"));
         // Its own log would be what costs most.
-        let settings = [&[("PAYOUTD_LOG__LEVEL", "info")], settings].concat();
+        let usual = [("PAYOUTD_LOG__LEVEL", "info"), ("PAYOUTD_PROJECT__POLL_FIRST", "1s")];
+        let settings = [&usual, settings].concat();
         let binary = Binary::start_as(command, upstream.address, &folder, &settings).await;
         let bystander = binary.client().await;
-        let mut whole = Self {
-            binary,
-            bystander,
-            rss: 0,
-            cpu: Duration::ZERO,
-            _upstream: upstream,
-            _folder: folder,
-        };
+        let mut whole =
+            Self { binary, bystander, rss: 0, cpu: Duration::ZERO, upstream, _folder: folder };
         whole.serves("before").await;
         (whole.rss, whole.cpu) = (whole.binary.rss_kb(), whole.cpu());
         whole
@@ -58,6 +54,11 @@ impl Besieged {
         let ticks = fields.split_whitespace().skip(11).take(2);
         let ticks: u64 = ticks.map(|ticks| ticks.parse::<u64>().expect("ticks")).sum();
         Duration::from_millis(10 * ticks)
+    }
+
+    /// Has Cregis pay the order `cid`.
+    fn pays(&self, cid: i64) -> bool {
+        self.upstream.book.set_status(cid, 6, false)
     }
 
     /// Sends a payout over the connection that was there before the attack.
