@@ -19,6 +19,7 @@ mod protocol;
 pub mod reason;
 mod serve;
 pub mod status;
+mod streamed;
 
 use std::convert::Infallible;
 use std::pin::Pin;

@@ -19,6 +19,7 @@ use tower::{Layer, Service};
 use super::body::{self, Whole};
 use super::method::{HEALTH_WATCH, Method};
 use super::status;
+use super::streamed::{Answered, Asked, WasRead};
 use crate::config;
 use crate::engine::Refused;
 use crate::listener::Origin;
@@ -109,11 +110,19 @@ where
         }
         let waiting = Arc::clone(&self.protocol.waiting);
         let request = request.map(|body| Body::new(Whole::new(body, waiting, address)));
+        let streamed = (method == Method::Reflection && served).then(WasRead::default);
+        let request = match &streamed {
+            Some(was_read) => request.map(|body| Body::new(Asked::new(body, was_read.clone()))),
+            None => request,
+        };
         let answer = self.services.call(request);
         Box::pin(async move {
             let mut response = answer.await?;
             if let Some(status) = status::explained(response.headers(), served) {
                 response = status.into_http();
+            }
+            if let Some(was_read) = streamed {
+                response = response.map(|body| Body::new(Answered::new(body, was_read)));
             }
             let kept = held.map(Kept::of).or_else(|| response.extensions_mut().remove());
             Ok(match kept {

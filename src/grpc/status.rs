@@ -45,6 +45,13 @@ pub(super) fn unfinished() -> Status {
     Status::with_error_details(reason.code(), message, details(reason, []))
 }
 
+/// The status for a stream of requests of which one cannot be read.
+pub(super) fn undecodable() -> Status {
+    let reason = Reason::InvalidRequest;
+    let message = "a message could not be decoded; nothing was recorded";
+    Status::with_error_details(reason.code(), message, details(reason, []))
+}
+
 /// The status for what tonic has refused before any service of ours was asked, in place of its own, which has no
 /// details and blames the server for what the client sent; none for every other answer. `served` tells whether
 /// there is such a method.

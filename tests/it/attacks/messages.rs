@@ -230,3 +230,29 @@ async fn bodies_that_never_end_are_refused_in_time_and_their_memory_is_bounded()
     besieged.under(attack).await;
     besieged.stands(Duration::from_secs(5)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_to_reflection_that_cannot_be_read_is_the_clients_mistake() {
+    let besieged = Besieged::start().await;
+    let mut caller = Caller::connect(&besieged).await;
+    for version in ["v1", "v1alpha"] {
+        let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+        let list = message(0, 2, b"\x3a\0");
+        let invalid = Ok((200, Some(INVALID.to_owned())));
+        for body in [
+            message(0, 2, b"\xff\xff"),
+            message(0, 3, b"\x0a\x01\xff"),
+            message(0, 9, b"\x12"),
+            message(7, 0, b""),
+            message(0, 100_000, &[0; 100_000]),
+            [&list[..], &message(0, 2, b"\xff\xff")].concat().into(),
+        ] {
+            let answer = caller.ask(("POST", &path), &[GRPC], body.clone(), true).await.await;
+            assert_eq!(answer, invalid, "{body:?}");
+        }
+        for body in [list.clone(), [&list[..], &list].concat().into(), Bytes::new()] {
+            let answer = caller.ask(("POST", &path), &[GRPC], body, true).await.await;
+            assert_eq!(answer, Ok((200, Some("0".to_owned()))));
+        }
+    }
+}
