@@ -3,6 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+/// Whether a name is a URI such as a SPIFFE id. All others are DNS names: a CA, or a proxy, that vouches for one kind does
+/// not vouch for the other.
+pub(crate) fn is_uri(name: &str) -> bool {
+    name.contains("://")
+}
+
 /// The other end of a call. The listener notes it among the request's extensions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {

@@ -6,6 +6,8 @@
 
 use tonic::codegen::http::HeaderMap;
 
+use crate::peer::is_uri;
+
 /// The header's name.
 pub(super) const HEADER: &str = "x-forwarded-client-cert";
 /// More than any proxy sends.
@@ -34,8 +36,8 @@ fn nearest(text: &str) -> Option<Vec<String>> {
     let mut rest = text;
     loop {
         let (pair, end, after) = pair(rest)?;
-        let is_name = ["uri", "dns"].iter().any(|key| pair.key.eq_ignore_ascii_case(key));
-        if is_name && !pair.value.is_empty() {
+        let key = if is_uri(&pair.value) { "uri" } else { "dns" };
+        if pair.key.eq_ignore_ascii_case(key) && !pair.value.is_empty() {
             if names.len() == NAMES_MAX || pair.value.len() > NAME_MAX {
                 return None;
             }
@@ -125,6 +127,8 @@ mod tests {
             &["a.example", "b.example"],
         ),
         (&["uri=spiffe://a;dns=b"], &["spiffe://a", "b"]),
+        // Each of its own kind.
+        (&["URI=b;DNS=spiffe://a;DNS=c"], &["c"]),
         // The nearest proxy's word is the last; what came before is what others told it.
         (&["URI=spiffe://forged,By=spiffe://us;URI=spiffe://true"], &["spiffe://true"]),
         (&["URI=spiffe://forged", "URI=spiffe://true"], &["spiffe://true"]),
@@ -184,7 +188,7 @@ mod tests {
 
     #[test]
     fn what_is_too_large_proves_nothing() {
-        let uri = |length: usize| format!("URI={}", "x".repeat(length));
+        let uri = |length: usize| format!("URI=a://{}", "x".repeat(length - 4));
         assert_eq!(read(&[&uri(NAME_MAX)]).len(), 1);
         assert!(read(&[&uri(NAME_MAX + 1)]).is_empty());
         let many = |count| vec!["DNS=a"; count].join(";");

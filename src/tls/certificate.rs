@@ -7,6 +7,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
 use super::{Certificates, Material};
+use crate::peer::is_uri;
 
 /// The certificate that a caller showed when it connected.
 #[derive(Debug)]
@@ -73,10 +74,12 @@ impl Certificate {
     }
 }
 
-/// The DNS names and the URIs of the first certificate.
+/// The DNS names and the URIs of the first certificate, each of its own kind.
 fn names(chain: &[CertificateDer<'_>]) -> Arc<[String]> {
     let Some(Ok(own)) = chain.first().map(EndEntityCert::try_from) else { return Arc::new([]) };
-    own.valid_dns_names().chain(own.valid_uri_names()).map(str::to_owned).collect()
+    let names = own.valid_dns_names().filter(|name| !is_uri(name));
+    let uris = own.valid_uri_names().filter(|name| is_uri(name));
+    names.chain(uris).map(str::to_owned).collect()
 }
 
 /// From when to when a certificate serves, in seconds since 1970: what its judge says at the beginning and at the end of
@@ -109,6 +112,7 @@ mod tests {
         let text = |text: &str| text.try_into().expect("ASCII");
         params.subject_alt_names.extend([
             SanType::URI(text("spiffe://cluster.local/ns/pay/sa/api")),
+            SanType::URI(text("c.example")),
             SanType::Rfc822Name(text("mail@example.com")),
             SanType::IpAddress([192, 0, 2, 1].into()),
             SanType::DnsName(text("b.example")),

@@ -1,6 +1,7 @@
 //! Who a caller is: only what its transport proves, and a header only from a proxy that is trusted.
 
-use payoutd::config::{Config, Trust};
+use payoutd::caller::ROLES;
+use payoutd::config::{self, Config, Trust};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Status};
 use tonic_health::ServingStatus;
@@ -8,7 +9,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::support::authority::Leaf;
-use crate::support::{Client, Whole, order, reason, within};
+use crate::support::{Client, Whole, caller, order, reason, within};
 use crate::tls::Secure;
 
 const HEADER: &str = "x-forwarded-client-cert";
@@ -108,4 +109,43 @@ async fn a_proxy_with_a_certificate_is_not_taken_for_its_callers() {
     secure.pki.write("clients.pem", &other.pem());
     within(async { while create(&client, "a", &[GOOD]).await.is_ok() {} }).await;
     assert!(unknown(create(&client, "a", &[GOOD]).await));
+}
+
+/// A CA, or a proxy, that lets teams choose one kind of names freely proves nothing about the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_uri_is_no_dns_name_and_a_dns_name_is_no_uri() {
+    let named = |config: &mut Config| {
+        let identities = vec!["rd.internal".to_owned(), "spiffe://a/ns/pay/sa/api".to_owned()];
+        config.callers = vec![config::Caller { identities, ..caller("rd", &ROLES) }];
+    };
+    let whole = Whole::with(|config| {
+        mesh(config);
+        named(config);
+    })
+    .await;
+    for (number, (line, known)) in [
+        ("DNS=rd.internal", true),
+        ("URI=spiffe://a/ns/pay/sa/api", true),
+        ("URI=spiffe://b;DNS=rd.internal", true),
+        ("URI=rd.internal", false),
+        ("DNS=spiffe://a/ns/pay/sa/api", false),
+        ("URI=rd.internal;DNS=spiffe://a/ns/pay/sa/api", false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let created = create(&whole.client, &format!("{number}"), &[line]).await;
+        assert!(if known { created.is_ok() } else { unknown(created) }, "{line}");
+    }
+    let secure = Secure::with(named).await;
+    for (names, known) in [
+        (&["rd.internal"][..], true),
+        (&["spiffe://a/ns/pay/sa/api"], true),
+        (&["uri:rd.internal"], false),
+    ] {
+        let signed = secure.pki.callers.sign(Leaf::caller(names));
+        let client = secure.client(&signed).await;
+        let created = create(&client, &format!("tls-{}", names[0].len()), &[]).await;
+        assert!(if known { created.is_ok() } else { unknown(created) }, "{names:?}");
+    }
 }

@@ -39,10 +39,13 @@ pub(crate) struct Leaf {
 }
 
 impl Leaf {
-    /// A caller with these names, of which those with a colon are URIs.
+    /// A caller with these names, of which those with a colon are URIs; `uri:` before a name makes it one, too.
     pub(crate) fn caller(names: &[&str]) -> Self {
         let name = |name: &&str| match name.contains(':') {
-            true => SanType::URI((*name).try_into().expect("ASCII")),
+            true => {
+                let uri = name.strip_prefix("uri:").unwrap_or(name);
+                SanType::URI(uri.try_into().expect("ASCII"))
+            }
             false => SanType::DnsName((*name).try_into().expect("ASCII")),
         };
         let hour = Duration::from_secs(3600);
