@@ -173,10 +173,14 @@ pub async fn run() -> ExitCode {
 }
 
 async fn serve(settings: Settings) -> Result<(), Failure> {
+    let sealed = seal_memory();
     let config = load(settings)?;
     let traces = telemetry::init(config.log, &config.telemetry);
     for warning in doctor::warnings(&config) {
         tracing::warn!("{warning}");
+    }
+    if let Err(error) = sealed {
+        tracing::warn!(error = &error as &dyn std::error::Error, "memory may be read or dumped");
     }
     let mut signals = Signals::new()?;
     let app = App::bind(&config).await?;
@@ -184,6 +188,18 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     let ran = signals.guard(&stop, app.run(stop.cancelled())).await;
     traces.flush().await;
     ran.map_err(Into::into)
+}
+
+/// Keys are in this process's memory: no core of it is written, and no other process of its user reads it.
+fn seal_memory() -> std::io::Result<()> {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+        set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    }
+    Ok(())
 }
 
 async fn run_dev(args: DevArgs) -> Result<(), Failure> {

@@ -27,7 +27,7 @@ pub use ledger::{Ledger, Shared};
 pub use project::Project;
 pub use reader::Mistakes;
 pub(crate) use reader::private_file;
-use reader::{Section, integer, text};
+use reader::{Section, integer, settings_file, text};
 pub use telemetry::Telemetry;
 pub use tls::Tls;
 
@@ -52,6 +52,8 @@ pub struct Config {
     pub log: Log,
     /// Traces.
     pub telemetry: Telemetry,
+    /// What a person should know about them.
+    pub warnings: Vec<String>,
 }
 
 /// `[callback]`
@@ -82,7 +84,7 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Mistakes> {
         let mut mistakes = Mistakes::default();
-        let mut root = file.map_or_else(Table::new, |file| read_file(file, &mut mistakes));
+        let mut root = file.map_or_else(Table::new, |file| settings_file(file, &mut mistakes));
         environment::overlay(&mut root, environment, &mut mistakes);
 
         let mut section = |name: &str, mistakes: &mut Mistakes| match root.remove(name) {
@@ -112,25 +114,20 @@ impl Config {
         if !mistakes.0.is_empty() {
             return Err(mistakes);
         }
-        Ok(Self { grpc, callback, admin, ledger, void_min_age, projects, callers, log, telemetry })
+        let warnings = mistakes.1;
+        Ok(Self {
+            grpc,
+            callback,
+            admin,
+            ledger,
+            void_min_age,
+            projects,
+            callers,
+            log,
+            telemetry,
+            warnings,
+        })
     }
-}
-
-fn read_file(file: &Path, mistakes: &mut Mistakes) -> Table {
-    let text = match std::fs::read_to_string(file) {
-        Ok(text) => text,
-        Err(error) => {
-            mistakes.add(file.display(), format_args!("cannot be read: {}", error.kind()));
-            return Table::new();
-        }
-    };
-    text.parse().unwrap_or_else(|error: toml::de::Error| {
-        // The error's own Display quotes the line, which may hold a secret.
-        let before = error.span().map_or(0, |span| span.start);
-        let line = text.get(..before).unwrap_or_default().lines().count().max(1);
-        mistakes.add(file.display(), format_args!("line {line}: not TOML"));
-        Table::new()
-    })
 }
 
 // === sections ===
@@ -230,6 +227,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("payoutd.toml");
         std::fs::write(&path, file).expect("written");
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&path, private).expect("its mode");
         let variables = variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
         Config::load(Some(&path), variables).map_err(|mistakes| mistakes.0)
     }

@@ -124,6 +124,7 @@ fn config(
         callers: vec![],
         log: settings.log,
         telemetry: Telemetry::default(),
+        warnings: vec![],
     })
 }
 

@@ -68,7 +68,7 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
 
 /// What a start with `config` must say, since nobody else would.
 pub fn warnings(config: &Config) -> Vec<String> {
-    let mut warnings = Vec::new();
+    let mut warnings = config.warnings.clone();
     warnings.extend(config.ledger.warning().map(str::to_owned));
     warnings.extend(disk::warning(&config.ledger).map(str::to_owned));
     let anywhere = config.grpc.trusted_proxies.iter().find(|proxies| proxies.prefix_len() == 0);

@@ -147,5 +147,7 @@ fn print(equal: &[Equal]) {
 }
 
 fn usage(place: &str, what: &str) -> Failure {
-    Failure::Settings(Mistakes(vec![format!("{place}: {what}")]))
+    let mut mistakes = Mistakes::default();
+    mistakes.add(place, what);
+    Failure::Settings(mistakes)
 }

@@ -2,17 +2,21 @@
 
 use std::fmt::Display;
 use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use rustix::fs::{OFlags, StatVfsMountFlags};
 use toml::{Table, Value};
 
 /// Everything that is wrong with the settings. No entry ever holds a value, since a value in the
 /// wrong place may be a secret.
 #[derive(Debug, Default, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
-pub struct Mistakes(pub Vec<String>);
+pub struct Mistakes(pub Vec<String>, pub(super) Warnings);
+
+/// What a person should know about settings that are taken all the same.
+pub(super) type Warnings = Vec<String>;
 
 impl Mistakes {
     /// Notes what is wrong at `place`.
@@ -20,6 +24,11 @@ impl Mistakes {
         self.0.push(format!("{place}: {what}"));
     }
 }
+
+/// Every setting that is a secret and may stand in the settings themselves.
+const SECRETS: [&str; 3] = ["api_key", "api_key_previous", "password"];
+/// The most bytes of a file with a secret.
+const SMALL: u64 = 64 * 1024;
 
 /// The settings of one table. What nobody has taken by the end is an unknown setting.
 pub(super) struct Section<'a> {
@@ -98,9 +107,10 @@ impl<'a> Section<'a> {
 
     /// As [`Section::secret`], where there need not be one.
     pub(super) fn optional_secret(&mut self, name: &str) -> Option<String> {
+        debug_assert!(SECRETS.contains(&name), "{name}");
         let file = format!("{name}_file");
         match (self.optional(name, text), self.optional(&file, text)) {
-            (Some(secret), None) if !secret.is_empty() => Some(secret),
+            (Some(secret), None) if !secret.is_empty() => self.printable(name, secret),
             (None, Some(path)) => self.secret_file(&file, &path),
             (Some(_), Some(_)) => {
                 self.mistake(name, format_args!("must not be given beside {file}"));
@@ -115,15 +125,41 @@ impl<'a> Section<'a> {
     }
 
     fn secret_file(&mut self, name: &str, path: &str) -> Option<String> {
-        let mistake = match private_file(Path::new(path)) {
+        let path = Path::new(path);
+        let read = private_file(path);
+        let mistake = match &read {
             Ok(text) => match text.lines().next().map(str::trim) {
-                Some(secret) if !secret.is_empty() => return Some(secret.to_owned()),
-                Some(_) | None => "the file is empty".to_owned(),
+                Some(secret) if !secret.is_empty() => {
+                    self.warn_if_open(name, path);
+                    return self.printable(name, secret.to_owned());
+                }
+                Some(_) | None => "the file is empty",
             },
             Err(what) => what,
         };
         self.mistake(name, mistake);
         None
+    }
+
+    /// A secret is typed or pasted: what cannot be seen in it is a mistake.
+    fn printable(&mut self, name: &str, secret: String) -> Option<String> {
+        if secret.chars().any(char::is_control) {
+            self.mistake(name, "must not hold control characters");
+            return None;
+        }
+        Some(secret)
+    }
+
+    /// Warns of a file with a secret that everybody can read, and that is taken since nobody can change that.
+    pub(super) fn warn_if_open(&mut self, name: &str, path: &Path) {
+        let open = File::open(path).and_then(|file| is_open(&file));
+        if open.is_ok_and(|open| open) {
+            let warning = format!(
+                "{}.{name}: the file is readable by everybody, on a file system where that cannot be changed",
+                self.path
+            );
+            self.mistakes.1.push(warning);
+        }
     }
 
     /// The table `name` inside this one, if it is given.
@@ -144,23 +180,114 @@ impl<'a> Section<'a> {
     }
 }
 
-/// The text of a file that holds a secret, which nobody but its owner and its group may touch.
+/// The text of a file that holds a secret: a small ordinary file, which nobody but its owner and its group may touch,
+/// unless it lies on a file system where nobody can change that.
 ///
 /// # Errors
 /// What is wrong, for a person; never the text.
 pub(crate) fn private_file(path: &Path) -> Result<String, String> {
-    let unreadable = |error: std::io::Error| format!("the file cannot be read: {}", error.kind());
-    let mut file = File::open(path).map_err(unreadable)?;
-    if file.metadata().map_err(unreadable)?.mode() & 0o007 != 0 {
+    let unreadable = |error: io::Error| format!("the file cannot be read: {}", error.kind());
+    // What is no file could keep us waiting for ever.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(flags).open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err("is no ordinary file".to_owned());
+    }
+    if metadata.len() > SMALL {
+        return Err("the file is larger than 64 KiB".to_owned());
+    }
+    if is_open(&file).map_err(unreadable)? && !is_fixed(&file).map_err(unreadable)? {
         return Err("the file is readable by everybody: chmod o= it".to_owned());
     }
     let mut text = String::new();
-    file.read_to_string(&mut text).map_err(unreadable)?;
+    file.take(SMALL).read_to_string(&mut text).map_err(unreadable)?;
     Ok(text)
 }
 
+/// Whether others than its owner and its group may touch the file.
+fn is_open(file: &File) -> io::Result<bool> {
+    Ok(file.metadata()?.mode() & 0o007 != 0)
+}
+
+/// Whether it lies on a file system that is mounted for reading only.
+fn is_fixed(file: &File) -> io::Result<bool> {
+    Ok(rustix::fs::fstatvfs(file)?.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
+/// Reads the settings file; a secret in one that everybody can read is a mistake, as it is in a file of its own.
+pub(super) fn settings_file(path: &Path, mistakes: &mut Mistakes) -> Table {
+    let read = || -> io::Result<(String, bool, bool)> {
+        let mut file = File::open(path)?;
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        Ok((text, is_open(&file)?, is_fixed(&file)?))
+    };
+    let (text, open, fixed) = match read() {
+        Ok(read) => read,
+        Err(error) => {
+            mistakes.add(path.display(), format_args!("cannot be read: {}", error.kind()));
+            return Table::new();
+        }
+    };
+    let table: Table = text.parse().unwrap_or_else(|error: toml::de::Error| {
+        // The error's own Display quotes the line, which may hold a secret.
+        let before = error.span().map_or(0, |span| span.start);
+        let line = text.get(..before).unwrap_or_default().lines().count().max(1);
+        mistakes.add(path.display(), format_args!("line {line}: not TOML"));
+        Table::new()
+    });
+    for place in secrets(&table).into_iter().filter(|_| open) {
+        let what = "the settings file is readable by everybody";
+        if fixed {
+            let fixed = "on a file system where that cannot be changed";
+            mistakes.1.push(format!("{place}: {what}, {fixed}"));
+        } else {
+            mistakes.add(place, format_args!("{what}: chmod o= it"));
+        }
+    }
+    table
+}
+
+/// Where secrets stand in a table.
+fn secrets(table: &Table) -> Vec<String> {
+    let mut found = Vec::new();
+    for (name, value) in table {
+        let inside = |table, place: &str| {
+            secrets(table)
+                .into_iter()
+                .map(move |inner| format!("{place}.{inner}"))
+                .collect::<Vec<_>>()
+        };
+        match value {
+            Value::Table(table) => found.extend(inside(table, name)),
+            Value::Array(list) => {
+                let one = list.len() == 1;
+                for (number, table) in list.iter().enumerate() {
+                    let place = if one { name.clone() } else { format!("{name}[{number}]") };
+                    found.extend(
+                        table.as_table().into_iter().flat_map(|table| inside(table, &place)),
+                    );
+                }
+            }
+            Value::String(_)
+            | Value::Integer(_)
+            | Value::Float(_)
+            | Value::Boolean(_)
+            | Value::Datetime(_) => {
+                found.extend(SECRETS.contains(&name.as_str()).then(|| name.clone()));
+            }
+        }
+    }
+    found
+}
+
 pub(super) fn text(value: &Value) -> Result<String, &'static str> {
-    value.as_str().map(str::to_owned).ok_or("a text")
+    match value.as_str() {
+        Some(text) if text.contains('\0') => Err("a text without NUL"),
+        Some(text) => Ok(text.to_owned()),
+        None => Err("a text"),
+    }
 }
 
 /// The environment has only texts, so a text that reads as the kind is taken, too.

@@ -42,6 +42,8 @@ impl Tls {
             for broken in broken {
                 section.mistake(broken.setting, broken.what);
             }
+        } else if let Some(tls) = &tls {
+            section.warn_if_open("key_file", &tls.key_file);
         }
         section.end();
         tls

@@ -4,7 +4,7 @@ use std::process::Output;
 
 use tokio::process::Command;
 
-use crate::support::authority::private;
+use crate::support::authority::{mode, private};
 use crate::support::{Binary, Upstream, ledger, order, payoutd, within};
 
 async fn run(command: &mut Command) -> Output {
@@ -39,7 +39,7 @@ async fn every_bad_setting_is_reported_together_with_exit_64() {
         [[project]]
         api_key_file = "/no/such"
     "#;
-    std::fs::write(&file, text).expect("written");
+    private(&file, text);
     for command in ["serve", "check"] {
         let output = run(payoutd().args([command, "--config"]).arg(&file)).await;
         assert_eq!(output.status.code(), Some(64), "{command}");
@@ -217,5 +217,121 @@ async fn what_an_operator_should_know_is_said_at_the_start_and_by_check() {
         let line = checked.lines().find(|line| line.contains(warning)).expect(warning);
         assert!(line.starts_with("WARN"), "{line}");
         assert_eq!(quiet.contains(warning), warning == lies, "{warning}");
+    }
+}
+
+/// `check` with this settings file, and what it says.
+async fn checked(folder: &tempfile::TempDir, text: &str, bits: u32) -> (Option<i32>, String) {
+    let file = folder.path().join("payoutd.toml");
+    std::fs::write(&file, text).expect("written");
+    mode(&file, bits);
+    let mut check = payoutd();
+    check.args(["check", "--config"]).arg(&file).current_dir(folder.path());
+    let output = run(&mut check).await;
+    (output.status.code(), words(&output))
+}
+
+/// A project, with `more` in it.
+fn settings(more: &str) -> String {
+    format!("[[project]]\npid = 1\nbase_url = \"http://127.0.0.1:9\"\n{more}\n")
+}
+
+#[tokio::test]
+async fn a_secret_in_a_settings_file_that_others_can_read_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    private(&folder.path().join("key"), "canary-4711");
+    let database = "[ledger]\nurl = \"postgres://u@127.0.0.1:9/db\"\npassword = \"canary-4711\"\n";
+    let key = settings("api_key_file = \"key\"");
+    for (text, place) in [
+        (settings("api_key = \"canary-4711\""), "project.api_key"),
+        (format!("{database}{key}"), "ledger.password"),
+    ] {
+        for (bits, good) in [(0o600, true), (0o440, true), (0o644, false), (0o604, false)] {
+            let (code, words) = checked(&folder, &text, bits).await;
+            let refused = format!("payoutd: {place}: the settings file is readable by everybody");
+            assert_eq!(words.contains(&refused), !good, "{bits:o}: {words}");
+            assert_eq!(code, Some(if good { 1 } else { 64 }), "{bits:o}: {words}");
+            assert!(!words.contains("canary"), "{words}");
+        }
+    }
+    let (code, words) = checked(&folder, &key, 0o644).await;
+    assert_eq!(code, Some(1), "a file without a secret may be read: {words}");
+}
+
+#[tokio::test]
+async fn a_key_that_is_no_small_ordinary_file_or_has_control_characters_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    private(&path("large"), &"k".repeat(100_000));
+    private(&path("nul"), "canary\0key");
+    private(&path("escape"), "canary\u{1b}key");
+    std::fs::create_dir(path("folder")).expect("made");
+    mode(&path("folder"), 0o700);
+    rustix::fs::mkfifoat(rustix::fs::CWD, path("pipe"), rustix::fs::Mode::RUSR).expect("made");
+    for (name, what) in [
+        ("large", "the file is larger than 64 KiB"),
+        ("nul", "must not hold control characters"),
+        ("escape", "must not hold control characters"),
+        ("folder", "is no ordinary file"),
+        ("pipe", "is no ordinary file"),
+        ("/dev/zero", "is no ordinary file"),
+    ] {
+        let text = settings(&format!("api_key_file = \"{name}\""));
+        let (code, words) = checked(&folder, &text, 0o600).await;
+        let expected = format!("payoutd: project.api_key_file: {what}");
+        assert!(words.contains(&expected), "{name}: {words}");
+        assert_eq!(code, Some(64), "{name}");
+        assert!(!words.contains("canary"), "{words}");
+    }
+    let inline = settings(r#"api_key = "canary\u0007key""#);
+    let (code, words) = checked(&folder, &inline, 0o600).await;
+    assert!(
+        words.contains("payoutd: project.api_key: must not hold control characters"),
+        "{words}"
+    );
+    assert_eq!(code, Some(64));
+}
+
+#[tokio::test]
+async fn a_path_with_a_nul_is_a_bad_setting() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (place, lines) in [
+        ("ledger.url", r#"url = "sqlite:a\u0000b""#),
+        ("ledger.witness", r#"witness = "a\u0000b""#),
+    ] {
+        let text = format!("[ledger]\n{lines}\n{}", settings("api_key = \"k\""));
+        let (code, words) = checked(&folder, &text, 0o600).await;
+        assert_eq!(code, Some(64), "{words}");
+        assert!(words.contains(&format!("payoutd: {place}: must")), "{words}");
+    }
+    let text = settings(r#"api_key_file = "a\u0000b""#);
+    let (code, words) = checked(&folder, &text, 0o600).await;
+    assert_eq!(code, Some(64), "{words}");
+}
+
+/// Keys are in its memory: nobody else of its user reads that, and no core is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_leaves_no_core_and_is_not_read_by_others() {
+    let (upstream, folder) = (Upstream::start().await, tempfile::tempdir().expect("a folder"));
+    let mut serve = tokio::process::Command::new("/bin/sh");
+    serve.env_clear().kill_on_drop(true).stdin(std::process::Stdio::null());
+    // As nobody, where we may: what cannot be read is root's then, and not its own.
+    let root = rustix::process::geteuid().is_root();
+    let become_nobody = if root { "setpriv --reuid=65534 --clear-groups " } else { "" };
+    mode(folder.path(), 0o777);
+    serve.env("PATH", "/usr/bin:/bin");
+    serve.args([
+        "-c",
+        &format!("ulimit -c unlimited 2>/dev/null; exec {become_nobody}\"$0\" serve"),
+    ]);
+    serve.arg(payoutd().as_std().get_program());
+    let binary = Binary::start_as(&mut serve, upstream.address, &folder, &[]).await;
+    let limits = std::fs::read_to_string(binary.proc().join("limits")).expect("limits");
+    let cores = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a line");
+    assert_eq!(cores.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"]);
+    if root {
+        use std::os::unix::fs::MetadataExt;
+        let environment = std::fs::metadata(binary.proc().join("environ")).expect("there");
+        assert_eq!(environment.uid(), 0, "its memory is its own user's to read");
     }
 }

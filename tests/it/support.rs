@@ -144,6 +144,7 @@ pub(crate) fn config(upstream: SocketAddr, ledger: PathBuf) -> Config {
         callers: vec![],
         log: Log { level: tracing::Level::TRACE, json: Some(true) },
         telemetry: Telemetry::default(),
+        warnings: vec![],
     }
 }
 
