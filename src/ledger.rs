@@ -8,6 +8,7 @@
 mod change;
 pub mod copy;
 mod embedded;
+mod faults;
 pub mod migrate;
 mod postgres;
 mod questions;

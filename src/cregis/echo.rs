@@ -50,7 +50,7 @@ impl Echo {
     fn read(data: &Json, address: &str, status: i64) -> Option<Self> {
         Some(Self {
             pid: data.int64("pid"),
-            third_party_id: data.text("third_party_id")?.to_owned(),
+            third_party_id: kept(data.text("third_party_id")?),
             address: data.text(address)?.to_owned(),
             amount: data.text_or_number("amount")?,
             chain_id: data.text_or_integer("chain_id")?,
@@ -58,7 +58,7 @@ impl Echo {
             remark: data.text("remark").map(str::to_owned),
             memo: data.text_or_number("memo"),
             status: i32::try_from(status).ok()?,
-            txid: data.text("txid").unwrap_or_default().to_owned(),
+            txid: kept(data.text("txid").unwrap_or_default()),
             block_height: integer_or_text(data, "block_height").unwrap_or_default(),
             block_time: integer_or_text(data, "block_time").and_then(block_time),
         })
@@ -99,6 +99,11 @@ impl Echo {
             block_time: self.block_time,
         }
     }
+}
+
+/// A text as every ledger can keep it: PostgreSQL has no NUL. What stands in its place is in no id of a caller's.
+fn kept(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
 }
 
 /// The vendor's pages and its code disagree on which of these are texts.

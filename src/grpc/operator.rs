@@ -52,8 +52,10 @@ impl Operator {
             }
         };
         let evidence = request.evidence.trim();
-        if evidence.is_empty() || evidence.chars().count() > TEXT_MAX {
-            refuse("evidence", "must be 1 to 1024 characters that say what was seen");
+        if evidence.is_empty() || !is_text(evidence) {
+            let rule =
+                "must be 1 to 1024 characters that say what was seen, and no control characters";
+            refuse("evidence", rule);
         }
         let (Some(resolution), true) = (resolution, violations.is_empty()) else {
             return Err(status::invalid(&violations));
@@ -65,14 +67,19 @@ impl Operator {
 
     async fn intake(&self, request: pb::SetIntakeRequest, terms: &Terms) -> Result<bool, Status> {
         let pb::SetIntakeRequest { pid, paused, note } = request;
-        if note.chars().count() > TEXT_MAX {
-            let violation = Violation::new("note", "must be at most 1024 characters");
-            return Err(status::invalid(&[violation]));
+        if !is_text(&note) {
+            let rule = "must be at most 1024 characters, and no control characters";
+            return Err(status::invalid(&[Violation::new("note", rule)]));
         }
         let pid = (pid != 0).then_some(pid);
         let set = self.engine.set_intake(terms, pid, paused, note).await;
         set.map(|()| paused).map_err(|refused| status::refused(&refused))
     }
+}
+
+/// Whether a text of an operator's can be kept: by every ledger, and in an event, which nobody can change later.
+fn is_text(text: &str) -> bool {
+    text.chars().count() <= TEXT_MAX && !text.chars().any(char::is_control)
 }
 
 #[tonic::async_trait]

@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc as tokio_mpsc, oneshot, watch};
 
 use super::change::Change;
+use super::faults::Faults;
 use super::reader::{self, Read};
 use super::sqlite::file::{Files, Lock};
 use super::terms::Kept;
@@ -37,6 +38,7 @@ pub(super) struct Embedded {
     writable: watch::Receiver<bool>,
     /// The last one writes.
     running: Vec<thread::JoinHandle<()>>,
+    faults: Arc<Faults>,
     /// Whether the ledger's files are where they were opened.
     in_place: Arc<AtomicBool>,
     /// Whether what is in them was found to be another ledger, or an older one.
@@ -80,7 +82,10 @@ impl Embedded {
         let (lists, long_questions) = mpsc::channel();
         let (committed, answers) = tokio_mpsc::unbounded_channel();
         let (up, writable) = watch::channel(true);
-        let signals = Signals { committed, up, metrics: Arc::clone(metrics), witness };
+        let faults = Faults::new(metrics);
+        let told = Arc::clone(&faults);
+        let signals =
+            Signals { committed, up, metrics: Arc::clone(metrics), faults: told, witness };
         let contradicted = Arc::<AtomicBool>::default();
         let kept = (files, Arc::clone(&contradicted));
         let writer = Writer::new(kept, writer, queue, signals);
@@ -94,7 +99,16 @@ impl Embedded {
             spawn("ledger-writer", move || writer.run())?,
         ];
         let queues = Some(Queues { writes, reads, lists });
-        Ok(Self { queues, identity, writable, running, in_place, contradicted, _lock: lock })
+        Ok(Self {
+            queues,
+            identity,
+            writable,
+            running,
+            faults,
+            in_place,
+            contradicted,
+            _lock: lock,
+        })
     }
 
     pub(super) async fn begin(
@@ -148,8 +162,9 @@ impl Embedded {
     }
 
     pub(super) async fn recover(&self) -> Result<Vec<Payout>, Unavailable> {
+        let faults = Arc::clone(&self.faults);
         self.write(move |batch| {
-            let orphans = sqlite::change::recover(batch.db, batch.now)?;
+            let orphans = sqlite::change::recover(batch.db, &faults, batch.now)?;
             orphans.iter().for_each(|payout| batch.changed(payout));
             Ok(orphans)
         })
@@ -199,6 +214,10 @@ impl Embedded {
         &self.identity
     }
 
+    pub(super) fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
     pub(super) fn writable(&self) -> watch::Receiver<bool> {
         self.writable.clone()
     }
@@ -229,7 +248,8 @@ impl Embedded {
             return Err(Unavailable);
         }
         let (reply, answer) = oneshot::channel();
-        thread.send(reader::question(work, reply)).map_err(|_| Unavailable)?;
+        let question = reader::question(work, reply, Arc::clone(&self.faults));
+        thread.send(question).map_err(|_| Unavailable)?;
         answer.await.map_err(|_| Unavailable)?
     }
 

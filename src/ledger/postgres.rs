@@ -19,6 +19,7 @@ mod store;
 mod witness;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use deadpool_postgres::{Client, HookError, Pool, PoolError, TimeoutType};
@@ -26,6 +27,7 @@ use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
+use super::faults::{Damage, Faults};
 use super::migrate::Migrated;
 use super::watchers::Watchers;
 use super::witness::{Mark, Witness};
@@ -68,6 +70,9 @@ pub(super) struct Postgres {
     failure: Notify,
     watchers: Arc<Watchers>,
     metrics: Arc<Metrics>,
+    faults: Arc<Faults>,
+    /// Whether something was refused since the last pulse.
+    doubted: AtomicBool,
     witness: Arc<Witness>,
     /// What the other replicas have not been told.
     news: mpsc::UnboundedSender<News>,
@@ -96,8 +101,11 @@ enum Error {
     #[error("{0}")]
     Refused(String),
     /// Text that our own checks would not have let in: a damaged database.
-    #[error("{0}: not a legal value")]
+    #[error("{0} is not a legal value")]
     Damaged(&'static str),
+    /// A row with such text.
+    #[error(transparent)]
+    Row(#[from] Damage),
     #[error("no randomness")]
     Random(#[from] getrandom::Error),
     /// The database has lost what was acknowledged.
@@ -130,17 +138,21 @@ impl Error {
             | Self::Contradicted(_)
             | Self::Gone(_)
             | Self::Damaged(_)
+            | Self::Row(_)
             | Self::Random(_) => false,
         }
     }
 
-    /// Tells whether it is a reason to turn callers elsewhere.
+    /// Tells whether it is a reason to turn callers elsewhere: nobody here can use the database. A statement that was
+    /// refused is a matter of whoever asked.
     fn is_outage(&self) -> bool {
         match self {
             // All our connections are in use, and whoever uses them hears whether they work.
-            Self::Pool(PoolError::Timeout(TimeoutType::Wait)) | Self::Damaged(_) => false,
+            Self::Pool(PoolError::Timeout(TimeoutType::Wait)) | Self::Damaged(_) | Self::Row(_) => {
+                false
+            }
+            Self::Database(error) => error.as_db_error().is_none_or(concerns_all),
             Self::Pool(_)
-            | Self::Database(_)
             | Self::Silent
             | Self::NotSafe(_)
             | Self::Refused(_)
@@ -159,6 +171,16 @@ fn refuses(answer: &DbError) -> bool {
         && answer.parsed_severity().is_none_or(|severity| severity != Severity::Error);
     let class = answer.code().code().get(..2).unwrap_or_default();
     !ends && class != "08" && *answer.code() != SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN
+}
+
+/// Tells whether an answer of the database's is about the database, or our rights and tables in it, and not about one
+/// statement: values that it cannot hold, a lock that somebody else had for too long, a row that came first.
+fn concerns_all(answer: &DbError) -> bool {
+    let class = answer.code().code().get(..2).unwrap_or_default();
+    let all = ["08", "28", "3D", "3F", "42", "53", "57", "58", "F0", "XX"];
+    !refuses(answer)
+        || *answer.code() == SqlState::READ_ONLY_SQL_TRANSACTION
+        || all.contains(&class) && *answer.code() != SqlState::QUERY_CANCELED
 }
 
 impl Postgres {
@@ -185,6 +207,8 @@ impl Postgres {
             failure: Notify::new(),
             watchers: Arc::clone(watchers),
             metrics: Arc::clone(metrics),
+            faults: Faults::new(metrics),
+            doubted: AtomicBool::new(false),
             witness,
             news,
             outbox: Mutex::new(outbox),
@@ -216,12 +240,13 @@ impl Postgres {
             let _ = timeout(PULSE, self.failure.notified()).await;
             match self.pulse().await {
                 Ok(()) => {
-                    if !self.up.send_replace(true) {
-                        tracing::warn!("ledger can be written again");
-                    }
+                    self.faults.over();
+                    self.up.send_replace(true);
                 }
                 Err(error) => {
-                    self.failed(error);
+                    // Whatever it is: this is what all of them depend on.
+                    self.faults.failed(&error);
+                    self.up.send_replace(false);
                     sleep(PULSE).await;
                 }
             }
@@ -243,7 +268,8 @@ impl Postgres {
             self.clock.set(time, asked);
             let held = witness::look(client, &self.witness).await?;
             held.map_err(|error| Error::Contradicted(error.into()))?;
-            if !*self.up.borrow() {
+            let doubted = self.doubted.swap(false, Ordering::Relaxed);
+            if doubted || !*self.up.borrow() {
                 client.execute(&client.prepare_cached(WRITE).await?, &[]).await?;
             }
             if !watched.is_empty() {
@@ -285,15 +311,25 @@ impl Postgres {
         }
     }
 
-    /// Says that the database could not do something. It is not relied upon until a pulse says otherwise.
+    /// Says that the database could not do something. Where that concerns everybody, it is not relied upon until a
+    /// pulse says otherwise.
     fn failed(&self, error: Error) -> Unavailable {
-        let cause = &error as &dyn std::error::Error;
-        tracing::error!(error = cause, "ledger failed");
-        if error.is_outage() {
+        if let Error::Row(damage) = &error {
+            self.faults.damaged(damage);
+        } else if error.is_outage() {
+            self.faults.failed(&error);
             self.up.send_replace(false);
             self.failure.notify_one();
+        } else {
+            self.faults.refused(&error);
+            // A time-out of one may be the first sign of an outage.
+            self.doubted.store(true, Ordering::Relaxed);
         }
         Unavailable
+    }
+
+    pub(super) fn faults(&self) -> &Faults {
+        &self.faults
     }
 
     /// Remembers and counts what has changed with the event `seq`, and tells whoever waits for it, here

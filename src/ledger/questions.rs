@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::faults::Faults;
 use super::{Due, Filter, Id, Lead, Ledger, Stock, Store, Unavailable, aside, sqlite};
 use crate::order::Order;
 use crate::payout::Payout;
@@ -43,12 +44,34 @@ impl Ledger {
     ///
     /// # Errors
     /// Where it cannot be read.
-    pub async fn list(&self, filter: Filter) -> Result<Vec<Payout>, Unavailable> {
-        match &self.0.store {
-            Store::Embedded(embedded) => {
-                embedded.list(move |db| sqlite::read::list(db, &filter)).await
+    pub async fn list(&self, mut filter: Filter) -> Result<Vec<Payout>, Unavailable> {
+        let mut page = Vec::new();
+        loop {
+            let (asked, from) = (filter.limit, filter.clone());
+            let found = match &self.0.store {
+                Store::Embedded(embedded) => {
+                    embedded.list(move |db| sqlite::read::list(db, &from)).await?
+                }
+                Store::Shared(shared) => shared.list(&from).await?,
+            };
+            let more = found.len() as i64 == asked;
+            let last = found.last().map(|found| match found {
+                Ok(payout) => payout.row,
+                Err(damage) => damage.row,
+            });
+            page.extend(self.faults().whole(found).into_iter().inspect(|_| filter.limit -= 1));
+            // What is left out does not end the list.
+            match last {
+                Some(last) if more && filter.limit > 0 => filter.after_row = last,
+                Some(_) | None => return Ok(page),
             }
-            Store::Shared(shared) => shared.list(&filter).await,
+        }
+    }
+
+    fn faults(&self) -> &Faults {
+        match &self.0.store {
+            Store::Embedded(embedded) => embedded.faults(),
+            Store::Shared(shared) => shared.faults(),
         }
     }
 
@@ -72,7 +95,10 @@ impl Ledger {
     /// Where it cannot be read.
     pub async fn due(&self, due: Due) -> Result<Vec<Payout>, Unavailable> {
         match &self.0.store {
-            Store::Embedded(embedded) => embedded.read(move |db| sqlite::read::due(db, &due)).await,
+            Store::Embedded(embedded) => {
+                let found = embedded.read(move |db| sqlite::read::due(db, &due)).await?;
+                Ok(embedded.faults().whole(found))
+            }
             Store::Shared(shared) => shared.due(&due).await,
         }
     }

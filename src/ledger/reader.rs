@@ -1,11 +1,12 @@
 //! The threads that read: whatever is asked, one snapshot, then the answers.
 
 use std::iter::once;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 
+use super::faults::Faults;
 use super::{Unavailable, sqlite};
 
 /// The most questions that share a snapshot.
@@ -17,14 +18,18 @@ pub(super) type Read = Box<dyn FnOnce(&Connection) -> Answer + Send>;
 /// An answer on its way to whoever asked.
 pub(super) type Answer = Box<dyn FnOnce() + Send>;
 
-/// The question that does `work` and answers through `reply`.
+/// The question that does `work` and answers through `reply`; what fails is told to `faults`.
 pub(super) fn question<T: Send + 'static>(
     work: impl FnOnce(&Connection) -> Result<T, sqlite::Error> + Send + 'static,
     reply: oneshot::Sender<Result<T, Unavailable>>,
+    faults: Arc<Faults>,
 ) -> Read {
     Box::new(move |db| {
         let found = work(db).map_err(|error| {
-            tracing::error!(error = &error as &dyn std::error::Error, "ledger read failed");
+            match sqlite::damage(&error) {
+                Some(damage) => faults.damaged(damage),
+                None => faults.unread(&error),
+            }
             Unavailable
         });
         // Whoever asked may have gone.

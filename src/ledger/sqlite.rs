@@ -12,10 +12,12 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::types::Type;
+use rusqlite::{Connection, ErrorCode, OpenFlags, Row, params};
 use url::Url;
 
 use super::OpenError;
+use super::faults::{Damage, Found};
 use super::migrate::Migrated;
 use super::witness::{Mark, Standing, Witness};
 use file::Lock;
@@ -255,5 +257,58 @@ fn time(micros: i64) -> SystemTime {
 
 /// Text that our own checks would not have let in: a damaged file.
 fn damaged(column: &str) -> Error {
-    Error::InvalidColumnName(format!("{column}: not a legal value"))
+    Error::FromSqlConversionFailure(0, Type::Text, format!("{column} is not a legal value").into())
+}
+
+/// What `parse` makes of a row of `table`, whose number is its `id`.
+///
+/// # Errors
+/// The row is damaged; or, where not even its number can be read, the file is.
+fn read<T>(
+    table: &'static str,
+    row: &Row<'_>,
+    parse: impl FnOnce(&Row<'_>) -> Result<T, Error>,
+) -> Result<Found<T>, Error> {
+    let number = row.get("id")?;
+    Ok(parse(row).map_err(|error| {
+        // Its own words hold the value, where there is one of a wrong type.
+        let why = if let Error::FromSqlConversionFailure(_, _, why) = &error {
+            why.to_string()
+        } else {
+            "a value of a wrong type".to_owned()
+        };
+        Damage { table, row: number, why }
+    }))
+}
+
+/// The damage that an operation has met, where that is why it failed.
+pub(super) fn damage(error: &Error) -> Option<&Damage> {
+    let Error::FromSqlConversionFailure(_, _, why) = error else { return None };
+    why.downcast_ref()
+}
+
+impl From<Damage> for Error {
+    fn from(damage: Damage) -> Self {
+        Self::FromSqlConversionFailure(0, Type::Text, damage.into())
+    }
+}
+
+/// Tells whether only the operation that met `error` has failed, and nothing of the file's.
+pub(super) fn is_own(error: &Error) -> bool {
+    match error.sqlite_error_code() {
+        Some(code) => matches!(
+            code,
+            ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig
+        ),
+        // Rows that do not hold what they must, and values that cannot be kept.
+        None => matches!(
+            error,
+            Error::FromSqlConversionFailure(..)
+                | Error::IntegralValueOutOfRange(..)
+                | Error::InvalidColumnType(..)
+                | Error::Utf8Error(..)
+                | Error::ToSqlConversionFailure(_)
+                | Error::QueryReturnedNoRows
+        ),
+    }
 }

@@ -76,6 +76,11 @@ pub enum OpenError {
     /// A commit of the database's might be lost although it was acknowledged.
     #[error("commits would not be durable: {0}")]
     NotSafe(String),
+    /// The database cannot hold every text.
+    #[error(
+        "the database's encoding is {0}; it must be UTF8, or some texts cannot be kept: CREATE DATABASE another one with ENCODING 'UTF8' TEMPLATE template0, and let ledger.url name it"
+    )]
+    Encoding(String),
     /// Its payouts have gone elsewhere, and are paid from there.
     #[error("the ledger was copied to {0} and must not be used any more: set ledger.url")]
     Retired(String),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc as tokio_mpsc, oneshot, watch};
 
+use super::faults::Faults;
 use super::sqlite::file::Files;
 use super::watchers::Watchers;
 use super::witness::{Mark, Witness};
@@ -66,6 +67,21 @@ impl Batch<'_> {
         self.changed.push((payout.row, payout.revision));
     }
 
+    /// Does `operation`; where it fails, nothing of it is left.
+    fn alone(&mut self, operation: Write) -> Result<Answer, sqlite::Error> {
+        let before = (self.changed.len(), self.entered.len(), self.aloft);
+        self.db.prepare_cached("SAVEPOINT operation")?.execute([])?;
+        let done = operation(self);
+        if done.is_err() {
+            self.changed.truncate(before.0);
+            self.entered.truncate(before.1);
+            self.aloft = before.2;
+            self.db.prepare_cached("ROLLBACK TO operation")?.execute([])?;
+        }
+        self.db.prepare_cached("RELEASE operation")?.execute([])?;
+        done
+    }
+
     /// Notes that a send begins.
     pub(super) fn takes_off(&mut self) {
         self.aloft += 1;
@@ -112,6 +128,8 @@ pub(super) struct Signals {
     pub(super) up: watch::Sender<bool>,
     /// Where it is counted.
     pub(super) metrics: Arc<Metrics>,
+    /// Where it is said what could not be done.
+    pub(super) faults: Arc<Faults>,
     /// Remembers what it told.
     pub(super) witness: Witness,
 }
@@ -241,7 +259,7 @@ impl Writer {
         match opened {
             Ok(db) => {
                 self.contradicted.store(false, Ordering::Release);
-                tracing::warn!("ledger can be written again");
+                self.signals.faults.over();
                 self.db = Some(db);
                 self.signals.up.send_replace(true);
             }
@@ -249,8 +267,7 @@ impl Writer {
                 if matches!(error, OpenError::RolledBack { .. } | OpenError::OtherLedger { .. }) {
                     self.contradicted.store(true, Ordering::Release);
                 }
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "ledger still cannot be written");
+                self.signals.faults.failed(&error);
             }
         }
     }
@@ -261,17 +278,17 @@ impl Writer {
         let (aloft, start) = (self.aloft, Instant::now());
         let in_place = self.files.in_place().load(Ordering::Acquire);
         let committed = match &mut self.db {
-            Some(db) if in_place => write(db, batch, &mut answers, aloft, &self.signals.witness)
-                .map_err(|error| {
+            Some(db) if in_place => {
+                write(db, batch, &mut answers, aloft, &self.signals).map_err(|error| {
                     if matches!(error, sqlite::Error::StatementChangedRows(_)) {
                         self.contradicted.store(true, Ordering::Release);
                     }
-                    let error = &error as &dyn std::error::Error;
-                    tracing::error!(error, "ledger commit failed; opening it anew");
+                    self.signals.faults.failed(&error);
                     self.db = None;
                     self.signals.up.send_replace(false);
                     Unavailable
-                }),
+                })
+            }
             Some(_) | None => Err(Unavailable),
         };
         // A commit to a file that is not at its path is gone with this process, so nobody may rely upon it.
@@ -331,16 +348,23 @@ fn write(
     batch: &mut Vec<Write>,
     answers: &mut Vec<Answer>,
     aloft: u32,
-    witness: &Witness,
+    signals: &Signals,
 ) -> Result<Done, sqlite::Error> {
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let done = {
         let now = sqlite::now();
         let mut hand = Batch { db: &tx, now, changed: vec![], entered: vec![], aloft };
         for operation in batch.drain(..) {
-            answers.push(operation(&mut hand)?);
+            // Whoever fails here is told so at once, by the loss of the reply.
+            match hand.alone(operation) {
+                Err(error) if sqlite::is_own(&error) => match sqlite::damage(&error) {
+                    Some(damage) => signals.faults.damaged(damage),
+                    None => signals.faults.refused(&error),
+                },
+                done => answers.push(done?),
+            }
         }
-        let mark = sqlite::count(&tx, witness, now)?;
+        let mark = sqlite::count(&tx, &signals.witness, now)?;
         Done { aloft: hand.aloft, changed: hand.changed, entered: hand.entered, mark }
     };
     tx.commit()?;

@@ -1,5 +1,8 @@
 //! Meters of the ledger's file or database.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
@@ -19,6 +22,8 @@ pub struct Disk {
     pub writable: Gauge,
     /// Bytes that are free for the ledger on its file system. Unknown where nobody can tell.
     pub free: Known,
+    /// Rows that were found and could not be read.
+    pub damaged: Rows,
     /// Connections to a shared ledger's database that are open. Unknown of a file, as the next two.
     pub connections: Known,
     /// How many of them are in use.
@@ -34,6 +39,7 @@ impl Disk {
             batch: Histogram::of_counts(BATCH),
             writable: Gauge::default(),
             free: Known::default(),
+            damaged: Rows::default(),
             connections: Known::default(),
             connections_busy: Known::default(),
             connections_awaited: Known::default(),
@@ -45,6 +51,8 @@ impl Disk {
         let help = "1 while the ledger can be written";
         registry.register("ledger_writable", help, all.writable);
         registry.register("ledger_free_bytes", "Bytes free for the ledger", all.free);
+        let help = "Rows of the ledger that cannot be read";
+        registry.register("ledger_damaged_rows", help, all.damaged.count);
         let help = "Connections to the ledger's database";
         registry.register("ledger_connections", help, all.connections);
         let help = "Connections to the ledger's database that are in use";
@@ -52,5 +60,23 @@ impl Disk {
         let help = "Operations that wait for a connection to the ledger's database";
         registry.register("ledger_connections_awaited", help, all.connections_awaited);
         disk
+    }
+}
+
+/// Rows of tables, each counted once.
+#[derive(Clone, Debug, Default)]
+pub struct Rows {
+    known: Arc<Mutex<BTreeSet<(&'static str, i64)>>>,
+    count: Gauge,
+}
+
+impl Rows {
+    /// Counts the row `number` of `table`; false where it is counted already.
+    pub fn add(&self, table: &'static str, number: i64) -> bool {
+        // A set is whole whatever panics elsewhere.
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = known.insert((table, number));
+        self.count.set(i64::try_from(known.len()).unwrap_or(i64::MAX));
+        new
     }
 }

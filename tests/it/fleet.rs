@@ -10,6 +10,7 @@ mod lease;
 mod opening;
 mod outage;
 mod plans;
+mod refused;
 mod silence;
 mod storm;
 mod witness;

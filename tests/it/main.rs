@@ -8,6 +8,7 @@ mod attacks;
 mod callback;
 mod callers;
 mod crash;
+mod damage;
 mod disk;
 mod documents;
 mod endpoint;

@@ -187,9 +187,15 @@ impl Postgres {
                 client.query_opt(&statement, &[&key.pid, &key.third_party_id, &self.owner]).await?;
             row.as_ref().map(payout).transpose()
         });
-        match found.await.map_err(|error| self.failed(error))? {
-            Some(own) => self.apply(own, &Change::unsend(send_time)).await,
-            None => Ok(None),
+        match found.await {
+            Ok(Some(own)) => self.apply(own, &Change::unsend(send_time)).await,
+            Ok(None) => Ok(None),
+            // Left to a person.
+            Err(Error::Row(damage)) => {
+                self.faults().damaged(&damage);
+                Ok(None)
+            }
+            Err(error) => Err(self.failed(error)),
         }
     }
 
@@ -206,7 +212,8 @@ impl Postgres {
             payouts(&client.query(&statement, &[&SWEEP]).await?)
         });
         let mut ended = Vec::new();
-        for sent in lapsed.await.map_err(|error| self.failed(error))? {
+        let lapsed = lapsed.await.map_err(|error| self.failed(error))?;
+        for sent in self.faults().whole(lapsed) {
             let change = Change::lapse(&sent);
             ended.extend(self.apply(sent, &change).await?);
         }
@@ -314,6 +321,7 @@ fn is_taken_cid(error: &Error) -> bool {
         | Error::Contradicted(_)
         | Error::Gone(_)
         | Error::Damaged(_)
+        | Error::Row(_)
         | Error::Random(_) => false,
     }
 }

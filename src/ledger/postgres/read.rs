@@ -11,6 +11,7 @@ use super::clock::{micros, time};
 use super::{Error, Postgres};
 use crate::amount::Amount;
 use crate::coin::Currency;
+use crate::ledger::faults::{Damage, Found};
 use crate::ledger::rows::PAYOUTS;
 use crate::ledger::{Due, Filter, Id, Open, Stock, Unavailable};
 use crate::order::{Key, Order};
@@ -37,7 +38,7 @@ impl Postgres {
     pub(in crate::ledger) async fn list(
         &self,
         filter: &Filter,
-    ) -> Result<Vec<Payout>, Unavailable> {
+    ) -> Result<Vec<Found<Payout>>, Unavailable> {
         let listed = self.ask(async |client| {
             let not_after = filter.not_after.map(micros);
             let states: Vec<_> = filter.states.iter().map(|state| state.as_str()).collect();
@@ -100,7 +101,8 @@ impl Postgres {
             self.claims.keep(Kind::Payouts, due.pid, until);
             payouts(&client.query(&statement, &[&due.pid, &now, &due.limit, &until]).await?)
         });
-        claimed.await.map_err(|error| self.failed(error))
+        let claimed = claimed.await.map_err(|error| self.failed(error))?;
+        Ok(self.faults().whole(claimed))
     }
 
     pub(in crate::ledger) async fn stock(&self) -> Result<Stock, Unavailable> {
@@ -206,12 +208,23 @@ pub(super) async fn revisions(
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
-pub(super) fn payouts(rows: &[Row]) -> Result<Vec<Payout>, Error> {
-    rows.iter().map(payout).collect()
+pub(super) fn payouts(rows: &[Row]) -> Result<Vec<Found<Payout>>, Error> {
+    let found = |row| match payout(row) {
+        Ok(payout) => Ok(Ok(payout)),
+        Err(Error::Row(damage)) => Ok(Err(damage)),
+        Err(error) => Err(error),
+    };
+    rows.iter().map(found).collect()
 }
 
 /// A payout's row. Text that our own checks would not have let in means a damaged database.
 pub(super) fn payout(row: &Row) -> Result<Payout, Error> {
+    let number = row.try_get("id")?;
+    let damage = |why: Error| Damage { table: "payout", row: number, why: why.to_string() };
+    Ok(parse(row).map_err(damage)?)
+}
+
+fn parse(row: &Row) -> Result<Payout, Error> {
     let order = Order {
         key: Key { pid: row.try_get("pid")?, third_party_id: row.try_get("third_party_id")? },
         currency: Currency::parse(row.try_get("currency")?).ok_or(Error::Damaged("currency"))?,

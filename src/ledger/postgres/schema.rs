@@ -22,6 +22,12 @@ pub(super) async fn bring_up(connector: &Connector) -> Result<Migrated, OpenErro
         if let Some(why) = unsafe_because(&client).await.map_err(OpenError::from_postgres)? {
             return Err(OpenError::NotSafe(why));
         }
+        let encoding = "SELECT current_setting('server_encoding')";
+        let row = client.query_one(encoding, &[]).await.map_err(OpenError::from_postgres)?;
+        let encoding: String = row.try_get(0).map_err(OpenError::from_postgres)?;
+        if encoding != "UTF8" {
+            return Err(OpenError::Encoding(encoding));
+        }
         migrate(&mut client).await
     })
     .await

@@ -7,8 +7,9 @@ use rusqlite::{Connection, params};
 
 use super::read::{find, sending};
 use super::spend::{account, judge};
-use super::{Error, micros};
+use super::{Error, damage, micros};
 use crate::ledger::change::Change;
+use crate::ledger::faults::Faults;
 use crate::ledger::{Begun, Cause, Id, Resend};
 use crate::order::{Key, Order};
 use crate::payout::Payout;
@@ -140,26 +141,33 @@ pub(in crate::ledger) fn postpone(
     Ok(())
 }
 
-/// Takes back the send that began at `send_time`, if its record exists at all; no other of the payout.
+/// Takes back the send that began at `send_time`, if its record exists at all; no other of the payout. A row that is
+/// damaged is left to a person.
 pub(in crate::ledger) fn unsend(
     db: &Connection,
     key: &Key,
     send_time: SystemTime,
     now: SystemTime,
 ) -> Result<Option<Payout>, Error> {
-    match find(db, key.pid, &Id::ThirdParty(key.third_party_id.clone()))? {
-        Some(payout) => apply(db, payout, &Change::unsend(send_time), now),
-        None => Ok(None),
+    match find(db, key.pid, &Id::ThirdParty(key.third_party_id.clone())) {
+        Ok(Some(payout)) => apply(db, payout, &Change::unsend(send_time), now),
+        Ok(None) => Ok(None),
+        Err(error) if damage(&error).is_some() => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
 /// Turns every send of a dead process into a doubt. Sends nothing.
-pub(in crate::ledger) fn recover(db: &Connection, now: SystemTime) -> Result<Vec<Payout>, Error> {
+pub(in crate::ledger) fn recover(
+    db: &Connection,
+    faults: &Faults,
+    now: SystemTime,
+) -> Result<Vec<Payout>, Error> {
     let end = |orphan: Payout| {
         let change = Change::recover(&orphan);
         apply(db, orphan, &change, now).transpose()
     };
-    sending(db)?.into_iter().filter_map(end).collect()
+    faults.whole(sending(db)?).into_iter().filter_map(end).collect()
 }
 
 fn known(db: &Connection, key: &Key) -> Result<Payout, Error> {

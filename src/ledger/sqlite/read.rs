@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
-use super::{Error, damaged, micros, time};
+use super::{Error, damaged, micros, read, time};
 use crate::amount::Amount;
 use crate::coin::Currency;
+use crate::ledger::faults::Found;
 use crate::ledger::{Due, Filter, Id, Open, Stock};
 use crate::order::{Key, Order};
 use crate::payout::{Payout, Progress};
@@ -14,7 +15,7 @@ use crate::state::State;
 
 /// The payout that `id` names within the project.
 pub(in crate::ledger) fn find(db: &Connection, pid: i64, id: &Id) -> Result<Option<Payout>, Error> {
-    match id {
+    let found = match id {
         Id::ThirdParty(id) => db
             .prepare_cached("SELECT * FROM payout WHERE pid = ?1 AND third_party_id = ?2")?
             .query_row(params![pid, id], payout)
@@ -23,11 +24,15 @@ pub(in crate::ledger) fn find(db: &Connection, pid: i64, id: &Id) -> Result<Opti
             .prepare_cached("SELECT * FROM payout WHERE pid = ?1 AND cid = ?2")?
             .query_row(params![pid, cid], payout)
             .optional(),
-    }
+    }?;
+    found.transpose().map_err(Error::from)
 }
 
 /// One page of the payouts that fit `filter`, in the order of their rows.
-pub(in crate::ledger) fn list(db: &Connection, filter: &Filter) -> Result<Vec<Payout>, Error> {
+pub(in crate::ledger) fn list(
+    db: &Connection,
+    filter: &Filter,
+) -> Result<Vec<Found<Payout>>, Error> {
     let not_after = filter.not_after.map(micros);
     let mut select = db.prepare_cached(&listing(filter))?;
     let mut parameters: Vec<(&str, &dyn ToSql)> =
@@ -105,7 +110,7 @@ pub(in crate::ledger) fn history(
 }
 
 /// What is to be looked at by `due.now`, the longest overdue first: accepted payouts and doubts.
-pub(in crate::ledger) fn due(db: &Connection, due: &Due) -> Result<Vec<Payout>, Error> {
+pub(in crate::ledger) fn due(db: &Connection, due: &Due) -> Result<Vec<Found<Payout>>, Error> {
     let mut select = db.prepare_cached(
         "SELECT * FROM payout
          WHERE due IS NOT NULL AND due <= ?2 AND +pid = ?1 AND state IN ('ACCEPTED', 'IN_DOUBT')
@@ -140,14 +145,18 @@ pub(in crate::ledger) fn stock(db: &Connection) -> Result<Stock, Error> {
 }
 
 /// Every send that was under way.
-pub(super) fn sending(db: &Connection) -> Result<Vec<Payout>, Error> {
+pub(super) fn sending(db: &Connection) -> Result<Vec<Found<Payout>>, Error> {
     let mut select =
         db.prepare("SELECT * FROM payout WHERE due IS NOT NULL AND state = 'SENDING' ORDER BY id")?;
     select.query_map([], payout)?.collect()
 }
 
 /// A payout's row. Text that our own checks would not have let in means a damaged file.
-fn payout(row: &Row<'_>) -> Result<Payout, Error> {
+fn payout(row: &Row<'_>) -> Result<Found<Payout>, Error> {
+    read("payout", row, parse)
+}
+
+fn parse(row: &Row<'_>) -> Result<Payout, Error> {
     let currency: String = row.get("currency")?;
     let amount: String = row.get("amount")?;
     let order = Order {

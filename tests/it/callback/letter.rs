@@ -51,7 +51,7 @@ pub(super) fn question(id: &str, cid: i64) -> Fields {
 }
 
 /// `fields` with `changes`; null takes a field out.
-pub(super) fn with(mut fields: Fields, changes: Value) -> Fields {
+pub(crate) fn with(mut fields: Fields, changes: Value) -> Fields {
     for (name, value) in self::fields(changes) {
         if value.is_null() {
             fields.remove(&name);

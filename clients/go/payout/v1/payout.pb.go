@@ -980,7 +980,7 @@ type ResolvePayoutRequest struct {
 	//	*ResolvePayoutRequest_Cid
 	//	*ResolvePayoutRequest_Void
 	Resolution isResolvePayoutRequest_Resolution `protobuf_oneof:"resolution"`
-	// What was seen, where and by whom; required, at most 1024 characters. Kept with the revision.
+	// What was seen, where and by whom; required, at most 1024 characters, no control characters. Kept with the revision.
 	Evidence      string `protobuf:"bytes,5,opt,name=evidence,proto3" json:"evidence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1133,7 +1133,7 @@ type SetIntakeRequest struct {
 	Pid int64 `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
 	// True: no new payouts from now on. False: take them again.
 	Paused bool `protobuf:"varint,2,opt,name=paused,proto3" json:"paused,omitempty"`
-	// Why, for those who come later; at most 1024 characters.
+	// Why, for those who come later; at most 1024 characters, no control characters.
 	Note          string `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -558,7 +558,7 @@ export declare type ResolvePayoutRequest = Message<"payout.v1.ResolvePayoutReque
   } | { case: undefined; value?: undefined };
 
   /**
-   * What was seen, where and by whom; required, at most 1024 characters. Kept with the revision.
+   * What was seen, where and by whom; required, at most 1024 characters, no control characters. Kept with the revision.
    *
    * @generated from field: string evidence = 5;
    */
@@ -612,7 +612,7 @@ export declare type SetIntakeRequest = Message<"payout.v1.SetIntakeRequest"> & {
   paused: boolean;
 
   /**
-   * Why, for those who come later; at most 1024 characters.
+   * Why, for those who come later; at most 1024 characters, no control characters.
    *
    * @generated from field: string note = 3;
    */
