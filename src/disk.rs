@@ -7,6 +7,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
@@ -83,13 +85,22 @@ impl Disk {
 
     /// Looks at the disk for as long as it is polled.
     pub async fn watch(&self) {
-        let Some(ledger) = self.ledger.as_ref().filter(|_| self.min_free > 0) else { return };
+        let Some(ledger) = self.ledger.as_ref() else { return };
+        let mut was_closed = None;
         loop {
             sleep(LOOK_EVERY).await;
             let ledger = ledger.clone();
             // A network's file system can take its time.
-            let found = spawn_blocking(move || free(&ledger)).await;
-            self.note(found.unwrap_or_else(|error| Err(io::Error::other(error))));
+            let looked = spawn_blocking(move || (free(&ledger), closed(&ledger))).await;
+            let (found, closed) =
+                looked.unwrap_or_else(|error| (Err(io::Error::other(error)), None));
+            if self.min_free > 0 {
+                self.note(found);
+            }
+            if was_closed != closed {
+                note_closed(closed.as_deref());
+                was_closed = closed;
+            }
         }
     }
 
@@ -113,6 +124,30 @@ impl Disk {
                 tracing::error!(error, "disk cannot be looked at: no new payouts are taken");
             }
         }
+    }
+}
+
+/// What the ledger needs at its next start, or for its log, and we may not write: its folder, or `file` itself. The files
+/// that are open may be writable all the same.
+fn closed(file: &Path) -> Option<PathBuf> {
+    let folder = file.parent().filter(|folder| *folder != Path::new(""));
+    let both = [folder.unwrap_or(Path::new(".")), file];
+    let closed = both.into_iter().find(|path| {
+        let found = access(*path, Access::WRITE_OK);
+        // What is gone is noticed by others.
+        matches!(found, Err(Errno::ACCESS | Errno::ROFS | Errno::PERM))
+    });
+    closed.map(Path::to_owned)
+}
+
+/// Says that `closed` has become read-only; or, with None, that nothing is so any more.
+fn note_closed(closed: Option<&Path>) {
+    match closed {
+        Some(path) => {
+            let path = path.display();
+            tracing::warn!(%path, "ledger is read-only: the next start will be refused");
+        }
+        None => tracing::info!("ledger is read-only no more"),
     }
 }
 

@@ -11,13 +11,62 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt;
 
 use crate::support::{
-    Binary, Service, Upstream, Whole, connect, order, reason, told, watch, within,
+    Binary, Service, Upstream, Whole, connect, order, payoutd, reason, told, watch, within,
 };
 
 fn no_room(status: &Status) {
     let expected = (Code::Unavailable, "LEDGER_UNAVAILABLE".to_owned(), "same_id".to_owned());
     assert_eq!(reason(status), expected);
     assert!(status.get_error_details().retry_info().is_some(), "RetryInfo");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_has_become_read_only_is_said_in_a_warning_and_serves_on() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let upstream = Upstream::start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    // Whoever is root may write whatever its mode.
+    let root = std::fs::metadata("/proc/self").expect("a process").uid() == 0;
+    let mut command = payoutd();
+    command.arg("serve");
+    if root {
+        chown(folder.path(), Some(65534), Some(65534)).expect("nobody's");
+        command.uid(65534).gid(65534);
+    }
+    for min_free in ["1KiB", "0"] {
+        let settings = [("PAYOUTD_LEDGER__MIN_FREE", min_free)];
+        let binary = Binary::start_as(&mut command, upstream.address, &folder, &settings).await;
+        let said = async |words: &str| {
+            within(async {
+                while !std::fs::read_to_string(&binary.log).expect("a log").contains(words) {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
+        };
+        let mode = crate::support::authority::mode;
+        for (path, closed, open) in
+            [(folder.path(), 0o500, 0o700), (&*crate::support::ledger(&folder), 0o400, 0o600)]
+        {
+            mode(path, closed);
+            let words = "ledger is read-only: the next start will be refused";
+            said(&format!("\"WARN\",\"message\":\"{words}\"")).await;
+            said(&format!("\"path\":\"{}\"", path.display())).await;
+            let id = format!("during-{min_free}-{closed}");
+            within(binary.client().await.create_payout(order(&id))).await.expect("OK");
+            mode(path, open);
+            said("ledger is read-only no more").await;
+            let log = std::fs::read_to_string(&binary.log).expect("a log");
+            assert_eq!(log.matches(words).count(), 1, "{log}");
+            std::fs::File::options()
+                .write(true)
+                .open(&binary.log)
+                .expect("a log")
+                .set_len(0)
+                .expect("");
+        }
+        binary.kill().await;
+    }
 }
 
 fn with_free(config: &Config, min_free: u64) -> Ledger {
