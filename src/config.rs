@@ -26,8 +26,8 @@ pub use grpc::{Grpc, Trust};
 pub use ledger::{Ledger, Shared};
 pub use project::Project;
 pub use reader::Mistakes;
-pub(crate) use reader::private_file;
 use reader::{Section, integer, settings_file, text};
+pub(crate) use reader::{private_file, secret_in};
 pub use telemetry::Telemetry;
 pub use tls::Tls;
 

@@ -102,12 +102,16 @@ async fn ledger(config: &Config) -> Vec<Finding> {
     };
     match Ledger::of(&config.ledger, &Metrics::new([])).await {
         Ok(ledger) => {
-            let how = if ledger.is_shared() {
-                "opened; the primary, fsync and synchronous_commit on"
-            } else {
-                "opened and written; WAL, synchronous=FULL"
+            let how =
+                "opened; the primary, fsync and synchronous_commit on, an insert and a commit made";
+            let first = match (ledger.is_shared(), ledger.try_out().await) {
+                (true, Ok(())) => finding(true, how.to_owned()),
+                (_, Err(why)) => finding(false, format!("opened, but {why}: docs/operations.md")),
+                (false, Ok(())) => {
+                    finding(true, "opened and written; WAL, synchronous=FULL".to_owned())
+                }
             };
-            let mut findings = vec![finding(true, how.to_owned())];
+            let mut findings = vec![first];
             let served = config.projects.iter().map(|project| project.pid).collect();
             match ledger.stock().await {
                 Ok(stock) => {

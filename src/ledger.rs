@@ -205,19 +205,35 @@ impl Ledger {
         settled.ok_or(Unavailable)
     }
 
-    /// Takes back the record of a `begin` that failed, if there is one: the send that began at `send_time`, and no
-    /// other of that id. Nothing was sent for it.
+    /// Takes back the record of the `begin` that came to `unrecorded`, if there is one, and no other of that id. Nothing
+    /// was sent for it.
     ///
     /// # Errors
-    /// Call again; until it succeeds the row may say SENDING.
+    /// Call again; until it succeeds the row may say SENDING, or come to say so.
     pub async fn unsend(
         &self,
         key: Key,
-        send_time: SystemTime,
+        unrecorded: &Unrecorded,
     ) -> Result<Option<Payout>, Unavailable> {
+        let Some(send_time) = unrecorded.send_time else { return Ok(None) };
         match &self.0.store {
             Store::Embedded(embedded) => embedded.unsend(key, send_time).await,
-            Store::Shared(shared) => aside(shared.unsend(&key, send_time)).await,
+            Store::Shared(shared) => {
+                let over = unrecorded.over.is_cancelled();
+                aside(shared.unsend(&key, send_time, over)).await
+            }
+        }
+    }
+
+    /// Tries what a payout needs of a shared ledger, a new row and a commit, in bounded time.
+    ///
+    /// # Errors
+    /// Which of them did not come back, or failed, and why.
+    pub async fn try_out(&self) -> Result<(), String> {
+        match &self.0.store {
+            // Opening it was that.
+            Store::Embedded(_) => Ok(()),
+            Store::Shared(shared) => shared.try_out().await,
         }
     }
 

@@ -59,6 +59,7 @@ impl Rows {
     pub(crate) async fn fill_database(&self, database: &Database) {
         let settings = config::Shared {
             database: database.url.parse().expect("a URL"),
+            password_file: None,
             max_connections: 1,
             tls_ca_file: None,
             lease: std::time::Duration::from_secs(60),

@@ -36,8 +36,10 @@ pub enum Ledger {
 /// A PostgreSQL database.
 #[derive(Clone, Debug)]
 pub struct Shared {
-    /// Where it is, and who we are there; with the password.
+    /// Where it is, and who we are there; with the password as it was at the start.
     pub database: tokio_postgres::Config,
+    /// `password_file`: where the password is read again for each connection.
+    pub password_file: Option<PathBuf>,
     /// `max_connections`, default 16: of this process to the database, at most; one more hears the others.
     pub max_connections: usize,
     /// `tls_ca_file`: who vouches for the database; by default whom the system trusts.
@@ -131,6 +133,7 @@ impl Shared {
         section: &mut Section<'_>,
         projects: &[Project],
     ) -> Self {
+        let password_file = section.peek("password_file").map(PathBuf::from);
         if let Some(password) = section.optional_secret("password") {
             let password = SecretString::from(password);
             database.password(password.expose_secret());
@@ -149,7 +152,7 @@ impl Shared {
         }
         let max_connections = section.get("max_connections", 16, count);
         let witness = section.optional("witness", file);
-        Self { database, max_connections, tls_ca_file, lease, witness }
+        Self { database, password_file, max_connections, tls_ca_file, lease, witness }
     }
 }
 

@@ -110,7 +110,9 @@ impl<'a> Section<'a> {
         debug_assert!(SECRETS.contains(&name), "{name}");
         let file = format!("{name}_file");
         match (self.optional(name, text), self.optional(&file, text)) {
-            (Some(secret), None) if !secret.is_empty() => self.printable(name, secret),
+            (Some(secret), None) if !secret.is_empty() => {
+                printable(&secret).map_err(|mistake| self.mistake(name, mistake)).ok()
+            }
             (None, Some(path)) => self.secret_file(&file, &path),
             (Some(_), Some(_)) => {
                 self.mistake(name, format_args!("must not be given beside {file}"));
@@ -124,30 +126,23 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn secret_file(&mut self, name: &str, path: &str) -> Option<String> {
-        let path = Path::new(path);
-        let read = private_file(path);
-        let mistake = match &read {
-            Ok(text) => match text.lines().next().map(str::trim) {
-                Some(secret) if !secret.is_empty() => {
-                    self.warn_if_open(name, path);
-                    return self.printable(name, secret.to_owned());
-                }
-                Some(_) | None => "the file is empty",
-            },
-            Err(what) => what,
-        };
-        self.mistake(name, mistake);
-        None
+    /// The text at `name`, which is left to be taken.
+    pub(super) fn peek(&self, name: &str) -> Option<&str> {
+        self.table.get(name)?.as_str()
     }
 
-    /// A secret is typed or pasted: what cannot be seen in it is a mistake.
-    fn printable(&mut self, name: &str, secret: String) -> Option<String> {
-        if secret.chars().any(char::is_control) {
-            self.mistake(name, "must not hold control characters");
-            return None;
+    fn secret_file(&mut self, name: &str, path: &str) -> Option<String> {
+        let path = Path::new(path);
+        match secret_in(path) {
+            Ok(secret) => {
+                self.warn_if_open(name, path);
+                Some(secret)
+            }
+            Err(mistake) => {
+                self.mistake(name, mistake);
+                None
+            }
         }
-        Some(secret)
     }
 
     /// Warns of a file with a secret that everybody can read, and that is taken since nobody can change that.
@@ -280,6 +275,25 @@ fn secrets(table: &Table) -> Vec<String> {
         }
     }
     found
+}
+
+/// A secret is typed or pasted: what cannot be seen in it is a mistake.
+fn printable(secret: &str) -> Result<String, String> {
+    if secret.chars().any(char::is_control) {
+        return Err("must not hold control characters".to_owned());
+    }
+    Ok(secret.to_owned())
+}
+
+/// The secret in a file: its first line.
+///
+/// # Errors
+/// What is wrong with the file; never what is in it.
+pub(crate) fn secret_in(path: &Path) -> Result<String, String> {
+    match private_file(path)?.lines().next().map(str::trim) {
+        Some(secret) if !secret.is_empty() => printable(secret),
+        Some(_) | None => Err("the file is empty".to_owned()),
+    }
 }
 
 pub(super) fn text(value: &Value) -> Result<String, &'static str> {

@@ -128,12 +128,15 @@ impl Flight {
             Err(unrecorded) => {
                 // A failed commit may have reached the disk. Callers are told at once; the id is
                 // kept busy until the record, if there is one, says that nothing was sent.
-                self.land(Err(unrecorded.into()));
+                self.land(Err(unrecorded.clone().into()));
                 let key = &self.track.order.key;
-                while let Some(send_time) = unrecorded.send_time
-                    && self.engine.ledger.unsend(key.clone(), send_time).await.is_err()
-                {
-                    tokio::time::sleep(WRITE_AGAIN).await;
+                while self.engine.ledger.unsend(key.clone(), &unrecorded).await.is_err() {
+                    // At once when it shows, or never will: others may end it once its lease is over.
+                    let waits = !unrecorded.over.is_cancelled();
+                    tokio::select! {
+                        () = tokio::time::sleep(WRITE_AGAIN) => {}
+                        () = unrecorded.over.cancelled(), if waits => {}
+                    }
                 }
             }
         }
@@ -198,12 +201,14 @@ impl Flight {
             if let Ok(settled) = settle.instrument(span::ledger("settle")).await {
                 return settled;
             }
-            tracing::error!(
-                pid = self.track.order.key.pid,
-                third_party_id = self.track.order.key.third_party_id,
-                ?outcome,
-                "the outcome of a send is not written down yet; trying again"
-            );
+            if !matches!(*self.track.stage(), Stage::Unwritten(..)) {
+                tracing::error!(
+                    pid = self.track.order.key.pid,
+                    third_party_id = self.track.order.key.third_party_id,
+                    ?outcome,
+                    "the outcome of a send is not written down yet; trying again"
+                );
+            }
             self.track.set(Stage::Unwritten(Arc::clone(payout), outcome.clone()));
             tokio::time::sleep(WRITE_AGAIN).await;
         }

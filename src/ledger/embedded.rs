@@ -130,7 +130,7 @@ impl Embedded {
             }
             Ok(begun)
         });
-        begun.await.map_err(|_| Unrecorded { send_time: written.get().copied() })
+        begun.await.map_err(|_| Unrecorded::at_once(written.get().copied()))
     }
 
     pub(super) async fn settle(

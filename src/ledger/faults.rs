@@ -9,6 +9,9 @@ use crate::metrics::Metrics;
 /// How often an outage that goes on is said again.
 const SAY_AGAIN: Duration = Duration::from_secs(30);
 
+/// So many causes of one outage are said as soon as they show.
+const CAUSES: usize = 4;
+
 /// A row that cannot be read: text that our own checks would not have let in. What stands there is not told.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("row {row} of {table} is damaged: {why}")]
@@ -27,15 +30,25 @@ pub(super) struct Faults {
     metrics: Arc<Metrics>,
     /// None while all is well.
     outage: Mutex<Option<Outage>>,
-    /// When it was last said that something could not be read.
-    unread: Mutex<Option<Instant>>,
+    /// What could not be read.
+    unread: Seldom,
+    /// What was refused.
+    refused: Seldom,
+    /// Why a connection could not be made, when that was last said.
+    unconnected: Mutex<Option<(Instant, String)>>,
 }
+
+/// Says when to say again what comes often.
+#[derive(Debug, Default)]
+struct Seldom(Mutex<Option<(Instant, u64)>>);
 
 #[derive(Debug)]
 struct Outage {
     began: Instant,
     said: Instant,
     failures: u64,
+    /// What was said of it: the first failure need not be its cause.
+    causes: Vec<String>,
 }
 
 impl Faults {
@@ -43,7 +56,9 @@ impl Faults {
         Arc::new(Self {
             metrics: Arc::clone(metrics),
             outage: Mutex::default(),
-            unread: Mutex::default(),
+            unread: Seldom::default(),
+            refused: Seldom::default(),
+            unconnected: Mutex::default(),
         })
     }
 
@@ -61,35 +76,51 @@ impl Faults {
         found.into_iter().filter_map(whole).collect()
     }
 
-    /// Says that a statement was refused, which is of no consequence for others.
+    /// Says, now and then, that a statement was refused, which is of no consequence for others.
     pub(super) fn refused(&self, error: &dyn Error) {
-        tracing::warn!(error = chain(error), "ledger refused a statement");
+        if let Some(times) = self.refused.again() {
+            tracing::warn!(times, error = chain(error), "ledger refused a statement");
+        }
     }
 
     /// Says, now and then, that something could not be read.
     pub(super) fn unread(&self, error: &dyn Error) {
-        let mut said = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = said.is_none_or(|said| said.elapsed() >= SAY_AGAIN);
-        if new {
-            *said = Some(Instant::now());
-            tracing::error!(error = chain(error), "ledger read failed");
+        if let Some(times) = self.unread.again() {
+            tracing::error!(times, error = chain(error), "ledger read failed");
+        }
+    }
+
+    /// Says, now and then and for each new cause, that a connection could not be made, whether others work or not.
+    pub(super) fn unconnected(&self, error: &dyn Error) {
+        let error = chain(error);
+        let mut last = self.unconnected.lock().unwrap_or_else(PoisonError::into_inner);
+        let known =
+            last.as_ref().filter(|(said, words)| *words == error && said.elapsed() < SAY_AGAIN);
+        if known.is_none() {
+            tracing::warn!(error = error.as_str(), "a connection to the ledger cannot be made");
+            *last = Some((Instant::now(), error));
         }
     }
 
     /// Counts a failure that concerns everybody, and says so where that is news.
     pub(super) fn failed(&self, error: &dyn Error) {
-        let now = Instant::now();
+        let (now, error) = (Instant::now(), chain(error));
         let mut outage = self.outage();
-        let Some(Outage { said, failures, .. }) = outage.as_mut() else {
-            *outage = Some(Outage { began: now, said: now, failures: 1 });
+        let Some(Outage { said, failures, causes, .. }) = outage.as_mut() else {
+            let causes = vec![error.clone()];
+            *outage = Some(Outage { began: now, said: now, failures: 1, causes });
             drop(outage);
-            tracing::error!(error = chain(error), "ledger failed");
+            tracing::error!(error, "ledger failed");
             return;
         };
         *failures += 1;
-        if now - *said >= SAY_AGAIN {
+        let new = causes.len() < CAUSES && !causes.contains(&error);
+        if new || now - *said >= SAY_AGAIN {
             *said = now;
-            tracing::error!(failures, error = chain(error), "ledger still fails");
+            tracing::error!(failures, error = error.as_str(), "ledger still fails");
+        }
+        if new {
+            causes.push(error);
         }
     }
 
@@ -105,6 +136,21 @@ impl Faults {
     fn outage(&self) -> MutexGuard<'_, Option<Outage>> {
         // It is replaced or counted up; a panic elsewhere leaves it whole.
         self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seldom {
+    /// How often it has come since it was last said, where that is long enough ago.
+    fn again(&self) -> Option<u64> {
+        // It is replaced whole.
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = last.map_or(1, |(_, left_out)| left_out + 1);
+        if let Some((_, left_out)) = last.as_mut().filter(|(said, _)| said.elapsed() < SAY_AGAIN) {
+            *left_out = times;
+            return None;
+        }
+        *last = Some((Instant::now(), 0));
+        Some(times)
     }
 }
 

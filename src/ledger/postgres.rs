@@ -8,10 +8,12 @@ mod change;
 mod claim;
 mod clock;
 mod connection;
+mod connections;
 pub(super) mod copy;
 pub(super) mod grant;
 mod hear;
 mod notice;
+mod probe;
 mod read;
 mod schema;
 mod spend;
@@ -22,10 +24,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use deadpool_postgres::{Client, HookError, Pool, PoolError, TimeoutType};
-use tokio::sync::{Mutex, Notify, mpsc, watch};
+use deadpool_postgres::{Client, HookError, PoolError};
+use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::error::{DbError, Severity, SqlState};
+use tokio_util::sync::CancellationToken;
 
 use super::faults::{Damage, Faults};
 use super::migrate::Migrated;
@@ -35,9 +38,11 @@ use super::{OpenError, Unavailable};
 use crate::config::Shared;
 use crate::metrics::Metrics;
 use crate::payout::Payout;
+use change::Turns;
 use claim::Claims;
 use clock::Clock;
 use connection::{Connector, unsafe_because};
+use connections::{Backend, Connections};
 
 /// The first byte of a send leaves so soon after its record was asked for, or never: by then its lease
 /// has hardly begun.
@@ -47,17 +52,13 @@ const PULSE: Duration = Duration::from_secs(1);
 /// Whoever has asked the database something waits so long. It gives up sooner by itself, and says so; a
 /// wire that has gone silent does not.
 const ANSWER: Duration = Duration::from_secs(6);
-/// A commit that changes nothing: fails where payouts could not be changed either.
-const WRITE: &str = "WITH free AS (UPDATE payout SET due = due WHERE false)
-     SELECT pg_logical_emit_message(true, 'payoutd', 'can write')";
-
 /// What was acknowledged, and, where that is a change, the payout's row and revision.
 type News = (Mark, Option<(i64, i64)>);
 
 /// A database, and what this process knows of it.
 #[derive(Debug)]
 pub(super) struct Postgres {
-    pool: Pool,
+    connections: Connections,
     connector: Connector,
     /// Names this process in the rows that it sends.
     owner: String,
@@ -66,6 +67,10 @@ pub(super) struct Postgres {
     clock: Clock,
     claims: Claims,
     up: watch::Sender<bool>,
+    /// Whoever tries whether it can be written holds this, to the end of the answer: one at a time.
+    probing: Arc<Semaphore>,
+    /// The callers whose records are under way.
+    turns: Turns,
     /// Something has failed, so it is worth looking at once whether anything else would.
     failure: Notify,
     watchers: Arc<Watchers>,
@@ -88,13 +93,23 @@ pub(super) async fn migrate(settings: &Shared) -> Result<Migrated, OpenError> {
 /// Why a statement could not do its work.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("no connection to PostgreSQL")]
+    #[error("cannot connect to PostgreSQL")]
     Pool(#[source] PoolError),
+    /// No connection works.
+    #[error("no connection to PostgreSQL")]
+    Unreachable(#[source] Arc<Error>),
+    #[error("all connections to PostgreSQL are in use, and none was free in time")]
+    Busy,
     #[error("PostgreSQL could not do it")]
     Database(#[from] tokio_postgres::Error),
-    /// A question that was not answered in time.
     #[error("PostgreSQL does not answer")]
     Silent,
+    /// A question that was not answered in time. It may still be done, until the token is cancelled.
+    #[error("PostgreSQL has not answered in time")]
+    Unanswered(CancellationToken),
+    /// The same, where the connection or the answer broke.
+    #[error("PostgreSQL's answer was lost")]
+    Lost(#[source] tokio_postgres::Error, CancellationToken),
     #[error("commits would not be durable: {0}")]
     NotSafe(String),
     /// A new connection over which nothing is to be written.
@@ -126,20 +141,23 @@ impl From<PoolError> for Error {
 }
 
 impl Error {
-    /// Tells whether it may have been done all the same: the answer is missing.
-    fn is_lost(&self) -> bool {
+    /// Until when it may be done all the same, where the answer is missing.
+    fn pending(&self) -> Option<&CancellationToken> {
         match self {
-            Self::Silent => true,
-            Self::Database(error) => !error.as_db_error().is_some_and(refuses),
-            // Nothing was asked.
+            Self::Unanswered(over) | Self::Lost(_, over) => Some(over),
+            // Nothing was asked, or it was refused.
             Self::Pool(_)
+            | Self::Unreachable(_)
+            | Self::Busy
+            | Self::Silent
+            | Self::Database(_)
             | Self::NotSafe(_)
             | Self::Refused(_)
             | Self::Contradicted(_)
             | Self::Gone(_)
             | Self::Damaged(_)
             | Self::Row(_)
-            | Self::Random(_) => false,
+            | Self::Random(_) => None,
         }
     }
 
@@ -148,11 +166,12 @@ impl Error {
     fn is_outage(&self) -> bool {
         match self {
             // All our connections are in use, and whoever uses them hears whether they work.
-            Self::Pool(PoolError::Timeout(TimeoutType::Wait)) | Self::Damaged(_) | Self::Row(_) => {
-                false
-            }
+            Self::Busy | Self::Damaged(_) | Self::Row(_) => false,
             Self::Database(error) => error.as_db_error().is_none_or(concerns_all),
             Self::Pool(_)
+            | Self::Unreachable(_)
+            | Self::Unanswered(_)
+            | Self::Lost(..)
             | Self::Silent
             | Self::NotSafe(_)
             | Self::Refused(_)
@@ -190,24 +209,30 @@ impl Postgres {
         metrics: &Arc<Metrics>,
     ) -> Result<Self, OpenError> {
         let connector = Connector::new(settings)?;
+        connection::has_sessions(&connector).await?;
         schema::bring_up(&connector).await?;
         let witness = witness::open(&connector, settings.witness.as_deref()).await?;
-        let pool = connector.pool(settings.max_connections, &witness)?;
+        let max = settings.max_connections;
+        let pool = connector.pool(max, &witness)?;
+        let faults = Faults::new(metrics);
+        let connections = Connections::new(pool, connector.clone(), &faults, max);
         let mut name = [0u8; 16];
         getrandom::fill(&mut name).map_err(|error| OpenError::Postgres(error.into()))?;
         let (news, outbox) = mpsc::unbounded_channel();
         let shared = Self {
-            pool,
+            connections,
             connector,
             owner: hex::encode(name),
             lease: settings.lease,
             clock: Clock::new(),
             claims: Claims::default(),
             up: watch::Sender::new(true),
+            probing: Arc::new(Semaphore::new(1)),
+            turns: Turns::new(max),
             failure: Notify::new(),
             watchers: Arc::clone(watchers),
             metrics: Arc::clone(metrics),
-            faults: Faults::new(metrics),
+            faults,
             doubted: AtomicBool::new(false),
             witness,
             news,
@@ -244,9 +269,12 @@ impl Postgres {
                     self.up.send_replace(true);
                 }
                 Err(error) => {
-                    // Whatever it is: this is what all of them depend on.
-                    self.faults.failed(&error);
-                    self.up.send_replace(false);
+                    // Whatever it is, all of them depend on it; only where all connections are in use, whoever uses
+                    // them hears whether they work.
+                    if !matches!(error, Error::Busy) {
+                        self.faults.failed(&error);
+                        self.up.send_replace(false);
+                    }
                     sleep(PULSE).await;
                 }
             }
@@ -255,7 +283,14 @@ impl Postgres {
 
     async fn pulse(&self) -> Result<(), Error> {
         let watched = self.watchers.rows();
-        self.ask(async |client| {
+        let doubted = self.doubted.swap(false, Ordering::Relaxed) || !*self.up.borrow();
+        // Whoever tries is still waiting for an answer: that says enough.
+        let turn = if doubted { Some(self.turn_to_probe()?) } else { None };
+        self.ask_in_turn(turn, async |client, backend| {
+            let row = client.query_one("SELECT pg_backend_pid()", &[]).await?;
+            if row.try_get::<_, i32>(0)? != backend.pid {
+                return Err(Error::Refused(OpenError::Pooled.to_string()));
+            }
             // Its settings may be changed under us.
             if let Some(why) = unsafe_because(client).await? {
                 return Err(Error::NotSafe(why));
@@ -268,9 +303,9 @@ impl Postgres {
             self.clock.set(time, asked);
             let held = witness::look(client, &self.witness).await?;
             held.map_err(|error| Error::Contradicted(error.into()))?;
-            let doubted = self.doubted.swap(false, Ordering::Relaxed);
-            if doubted || !*self.up.borrow() {
-                client.execute(&client.prepare_cached(WRITE).await?, &[]).await?;
+            if doubted {
+                probe::insert(client).await?;
+                probe::commit(client).await?;
             }
             if !watched.is_empty() {
                 self.watchers.publish(&read::revisions(client, &watched).await?);
@@ -288,24 +323,41 @@ impl Postgres {
         &self,
         work: impl AsyncFnOnce(&mut Client) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        // The pool bounds each of its steps, but not the look at a new connection.
-        let client = timeout(ANSWER, self.pool.get()).await;
-        let mut client = client.map_err(|_| PoolError::Timeout(TimeoutType::Create))??;
-        let done = timeout(ANSWER, work(&mut client)).await;
-        done.unwrap_or_else(|_| {
-            // What it was asked may still be done there, and nobody is to wait behind that.
-            drop(Client::take(client));
-            Err(Error::Silent)
-        })
+        self.ask_in_turn(None, async |client, _| work(client).await).await
+    }
+
+    /// The same over a connection to the given end of the server's; `turn` is held until the answer, however late.
+    async fn ask_in_turn<T>(
+        &self,
+        turn: Option<OwnedSemaphorePermit>,
+        work: impl AsyncFnOnce(&mut Client, Backend) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut line = self.connections.get().await?;
+        let backend = line.backend;
+        match timeout(ANSWER, work(&mut line.client, backend)).await {
+            // It may still be done there, and nobody is to wait behind that.
+            Err(_) => Err(Error::Unanswered(self.connections.outlast(line, turn))),
+            Ok(Err(Error::Database(error))) if !error.as_db_error().is_some_and(refuses) => {
+                Err(Error::Lost(error, self.connections.outlast(line, turn)))
+            }
+            Ok(done) => {
+                self.connections.give_back(line);
+                done
+            }
+        }
+    }
+
+    fn turn_to_probe(&self) -> Result<OwnedSemaphorePermit, Error> {
+        Arc::clone(&self.probing).try_acquire_owned().map_err(|_| Error::Silent)
     }
 
     pub(super) fn measure(&self) {
-        let pool = self.pool.status();
+        let (all, busy, awaited) = self.connections.count();
         let disk = &self.metrics.disk;
         for (gauge, count) in [
-            (&disk.connections, pool.size),
-            (&disk.connections_busy, pool.size - pool.available),
-            (&disk.connections_awaited, pool.waiting),
+            (&disk.connections, all),
+            (&disk.connections_busy, busy),
+            (&disk.connections_awaited, awaited),
         ] {
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }

@@ -4,6 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use sha3::{Digest, Sha3_256};
 
+use tokio_util::sync::CancellationToken;
+
 use super::witness::Mark;
 use crate::order::Order;
 use crate::payout::Payout;
@@ -81,6 +83,11 @@ pub enum OpenError {
         "the database's encoding is {0}; it must be UTF8, or some texts cannot be kept: CREATE DATABASE another one with ENCODING 'UTF8' TEMPLATE template0, and let ledger.url name it"
     )]
     Encoding(String),
+    /// A pooler gives each transaction another connection.
+    #[error(
+        "there is a pooler with transaction pooling before the database, which keeps no sessions: let ledger.url name the server itself, or set the pooler to pool_mode = session, with a default_pool_size of at least ledger.max_connections + 2 for each replica"
+    )]
+    Pooled,
     /// Its payouts have gone elsewhere, and are paid from there.
     #[error("the ledger was copied to {0} and must not be used any more: set ledger.url")]
     Retired(String),
@@ -294,16 +301,27 @@ pub struct Lead {
 pub struct Unavailable;
 
 /// The ledger could not record a send, or does not know whether it did. Nothing may be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("the ledger is unavailable")]
 pub struct Unrecorded {
     /// When the send that may be recorded all the same begins; None where certainly none is recorded.
     pub send_time: Option<SystemTime>,
+    /// Cancelled once nothing can be recorded any more that does not show by then.
+    pub over: CancellationToken,
+}
+
+impl Unrecorded {
+    /// Where nothing is on its way: what does not show is not recorded.
+    pub fn at_once(send_time: Option<SystemTime>) -> Self {
+        let over = CancellationToken::new();
+        over.cancel();
+        Self { send_time, over }
+    }
 }
 
 impl From<Unavailable> for Unrecorded {
     fn from(_: Unavailable) -> Self {
-        Self { send_time: None }
+        Self::at_once(None)
     }
 }
 

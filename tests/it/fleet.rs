@@ -3,6 +3,7 @@
 //! They need a server, so only `tests/postgres/run` runs them.
 
 mod archive;
+mod connections;
 mod copy;
 mod grant;
 mod halfway;
@@ -10,8 +11,10 @@ mod lease;
 mod opening;
 mod outage;
 mod plans;
+mod pooler;
 mod refused;
 mod silence;
+mod standby;
 mod storm;
 mod witness;
 

@@ -5,7 +5,7 @@ mod file;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use payoutd::ledger::{Begun, Cause, Id, Ledger, Resend};
+use payoutd::ledger::{Begun, Cause, Id, Ledger, Resend, Unrecorded};
 use payoutd::metrics::Metrics;
 use payoutd::order::{Draft, Order};
 use payoutd::outcome::{Doubt, Outcome, Refusal, Unsent};
@@ -215,14 +215,25 @@ async fn a_send_that_was_taken_back_or_orphaned_is_counted_right() {
     let books = Books::open().await;
     let terms = terms("a", "10");
     let sent = books.sent(&order("back", "2"), &terms).await;
-    books.ledger.unsend(sent.order.key.clone(), sent.send_time).await.expect("taken back");
+    books
+        .ledger
+        .unsend(sent.order.key.clone(), &Unrecorded::at_once(Some(sent.send_time)))
+        .await
+        .expect("taken back");
     assert_eq!(books.spent(), []);
     // The record of a later send is another's to take back.
     let later = books.sent(&order("back", "2"), &terms).await;
-    let none = books.ledger.unsend(later.order.key.clone(), sent.send_time).await;
+    let none = books
+        .ledger
+        .unsend(later.order.key.clone(), &Unrecorded::at_once(Some(sent.send_time)))
+        .await;
     assert_eq!(none.expect("asked"), None);
     assert_eq!(books.found("back").await.state, State::Sending);
-    books.ledger.unsend(later.order.key.clone(), later.send_time).await.expect("taken back");
+    books
+        .ledger
+        .unsend(later.order.key.clone(), &Unrecorded::at_once(Some(later.send_time)))
+        .await
+        .expect("taken back");
     books.sent(&order("orphan", "3"), &terms).await;
     books.shell.orphan("orphan");
     assert_eq!(books.ledger.recover().await.expect("recovered").len(), 1);

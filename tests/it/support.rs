@@ -2,6 +2,7 @@
 //! the sandbox, or a few raw bytes, as its Cregis.
 
 pub(crate) mod authority;
+pub(crate) mod bouncer;
 mod bound;
 pub(crate) mod checker;
 pub(crate) mod database;

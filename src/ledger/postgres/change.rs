@@ -1,10 +1,12 @@
 //! Changing payouts: each change is one statement, for the payout, its event and what its caller has
 //! spent together.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use deadpool_postgres::{Client, GenericClient};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::error::SqlState;
 
@@ -32,6 +34,35 @@ const SWEEP: i64 = 64;
 /// What recording came to, and the number of the event that is new; None where nothing is.
 type Recorded = (Begun, Option<i64>);
 
+/// The records that callers may have under way at once: half of the connections for each. Those of one caller wait for
+/// each other in its totals, and would do so in all connections there are.
+#[derive(Debug)]
+pub(super) struct Turns {
+    each: usize,
+    callers: Mutex<HashMap<String, Arc<Semaphore>>>,
+}
+
+impl Turns {
+    pub(super) fn new(connections: usize) -> Self {
+        Self { each: (connections / 2).max(1), callers: Mutex::default() }
+    }
+
+    /// The right to record for `caller`; none is needed without a name, which has no totals.
+    async fn wait(&self, caller: &str) -> Result<Option<OwnedSemaphorePermit>, Error> {
+        if caller.is_empty() {
+            return Ok(None);
+        }
+        let turns = {
+            // Every change to the map is one call.
+            let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+            let new = || Arc::new(Semaphore::new(self.each));
+            Arc::clone(callers.entry(caller.to_owned()).or_insert_with(new))
+        };
+        let turn = timeout(SEND_WITHIN, turns.acquire_owned()).await.map_err(|_| Error::Busy)?;
+        Ok(turn.ok())
+    }
+}
+
 impl Postgres {
     pub(in crate::ledger) async fn begin(
         &self,
@@ -39,8 +70,10 @@ impl Postgres {
         terms: &Terms,
         resend: Resend,
     ) -> Result<(Begun, Option<Rule>), Unrecorded> {
-        let (start, send_time) = (Instant::now(), self.clock.now());
-        let unrecorded = |_: Unavailable| Unrecorded { send_time: Some(send_time) };
+        let start = Instant::now();
+        let turn = self.turns.wait(&terms.caller).await;
+        let _turn = turn.map_err(|error| self.failed(error))?;
+        let send_time = self.clock.now();
         let mut attempt = [0u8; 16];
         getrandom::fill(&mut attempt).map_err(|error| self.failed(error.into()))?;
         let attempt = hex::encode(attempt);
@@ -49,13 +82,16 @@ impl Postgres {
             Claim { owner: &self.owner, attempt: &attempt, lease: self.lease, acknowledged };
         let ((begun, seq), rule) =
             match self.attempt(order, terms, (resend, send_time), &claim).await {
-                Err(error) if error.is_lost() => {
-                    self.failed(error);
+                Ok(begun) => begun,
+                Err(error) => {
+                    let over = error.pending().cloned();
+                    let unavailable = self.failed(error);
+                    let over = over.ok_or(unavailable)?;
                     // Recorded or not: the row tells, once it can be read.
                     let found = self.attempted(&order.key, &attempt, start + SEND_WITHIN).await;
+                    let unrecorded = |_| Unrecorded { send_time: Some(send_time), over };
                     (found.map_err(unrecorded)?, None)
                 }
-                begun => begun.map_err(|error| unrecorded(self.failed(error)))?,
             };
         if let (Begun::Send(payout), Some(seq)) = (&begun, seq) {
             self.changed(payout, seq, start);
@@ -176,6 +212,7 @@ impl Postgres {
         &self,
         key: &Key,
         send_time: SystemTime,
+        over: bool,
     ) -> Result<Option<Payout>, Unavailable> {
         let select = format!(
             "SELECT {} FROM payout WHERE pid = $1 AND third_party_id = $2 AND owner = $3",
@@ -188,8 +225,12 @@ impl Postgres {
             row.as_ref().map(payout).transpose()
         });
         match found.await {
-            Ok(Some(own)) => self.apply(own, &Change::unsend(send_time)).await,
-            Ok(None) => Ok(None),
+            Ok(Some(own)) if own.send_time == send_time => {
+                self.apply(own, &Change::unsend(send_time)).await
+            }
+            // A commit that waits for a standby is made, and no read sees it: what is seen may be the row before.
+            Ok(Some(_) | None) if over => Ok(None),
+            Ok(Some(_) | None) => Err(Unavailable),
             // Left to a person.
             Err(Error::Row(damage)) => {
                 self.faults().damaged(&damage);
@@ -315,7 +356,11 @@ fn is_taken_cid(error: &Error) -> bool {
                 && answer.constraint() == Some("payout_by_cid")
         }),
         Error::Pool(_)
+        | Error::Unreachable(_)
+        | Error::Busy
         | Error::Silent
+        | Error::Unanswered(_)
+        | Error::Lost(..)
         | Error::NotSafe(_)
         | Error::Refused(_)
         | Error::Contradicted(_)

@@ -1,37 +1,51 @@
 //! Connections to the database: encrypted, bounded, and none over which a commit could be lost.
 
+use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{
+    Connect, Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime,
+};
 use rustls_platform_verifier::BuilderVerifierExt;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{Client, Config, Connection, Socket};
+use tokio_postgres::{Client, Config, Connection, SimpleQueryMessage, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 
 use super::Error;
+use super::schema::driven;
 use super::witness::look;
-use crate::config::Shared;
+use crate::config::{self, Shared};
 use crate::ledger::OpenError;
 use crate::ledger::witness::Witness;
 use crate::tls::roots;
 
 /// Waiting for a connection, and for each of the steps until a new one stands.
 const CONNECT: Duration = Duration::from_secs(2);
+/// How often two connections are looked at for whether they keep their sessions.
+const LOOKS: usize = 5;
 /// A peer that is gone is noticed so soon.
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// What moves the bytes of a connection, for as long as it is polled.
 pub(super) type Driver = Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
 
+/// A connection, and the task that drives it.
+type Made = (Client, JoinHandle<()>);
+
 /// How to reach the database.
 #[derive(Clone)]
 pub(super) struct Connector {
     config: Config,
+    /// Read again for each connection: passwords change.
+    password: Option<PathBuf>,
     tls: MakeRustlsConnect,
 }
 
@@ -50,7 +64,7 @@ impl Connector {
         // Whether it takes writes is looked at below, where there is a word for why not.
         config.target_session_attrs(TargetSessionAttrs::Any);
         let tls = MakeRustlsConnect::new(tls(settings).map_err(OpenError::Postgres)?);
-        Ok(Self { config, tls })
+        Ok(Self { config, password: settings.password_file.clone(), tls })
     }
 
     /// For work that may take long, such as a migration: nobody gives it up.
@@ -65,14 +79,27 @@ impl Connector {
 
     /// A connection of its own, and what drives it.
     pub(super) async fn connect(&self) -> Result<(Client, Driver), Error> {
-        let connected = timeout(CONNECT * 2, self.config.connect(self.tls.clone())).await;
-        Ok(connected.map_err(|_| Error::Silent)??)
+        Ok(timeout(CONNECT * 2, self.open()).await.map_err(|_| Error::Silent)??)
+    }
+
+    async fn open(&self) -> Result<(Client, Driver), tokio_postgres::Error> {
+        let mut config = self.config.clone();
+        if let Some(file) = &self.password {
+            match config::secret_in(file) {
+                Ok(password) => {
+                    config.password(password);
+                }
+                // The last one may still be right, and if not, the server says so.
+                Err(error) => tracing::warn!(error, "ledger.password_file cannot be read again"),
+            }
+        }
+        config.connect(self.tls.clone()).await
     }
 
     /// Connections of which each new one is checked, also against what `witness` remembers.
     pub(super) fn pool(&self, max: usize, witness: &Arc<Witness>) -> Result<Pool, OpenError> {
         let how = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = Manager::from_config(self.config.clone(), self.tls.clone(), how);
+        let manager = Manager::from_connect(self.config.clone(), self.clone(), how);
         let witness = Arc::clone(witness);
         let safe = Hook::async_fn(move |client, _| {
             let witness = Arc::clone(&witness);
@@ -106,6 +133,50 @@ impl Connector {
             .build()
             .map_err(|error| OpenError::Postgres(error.into()))
     }
+}
+
+impl Connect for Connector {
+    fn connect(
+        &self,
+        _: &Config,
+    ) -> Pin<Box<dyn Future<Output = Result<Made, tokio_postgres::Error>> + Send + '_>> {
+        Box::pin(async {
+            let (client, driver) = self.open().await?;
+            // Whoever asks something over it hears of its end.
+            let driving = Handle::current().spawn(async move { drop(driver.await) });
+            Ok((client, driving))
+        })
+    }
+}
+
+/// Proves that a connection is one session at the server, and no other one's.
+///
+/// # Errors
+/// [`OpenError::Pooled`]; or the database does not answer.
+pub(super) async fn has_sessions(connector: &Connector) -> Result<(), OpenError> {
+    let (one, its_driver) = connector.connect().await.map_err(OpenError::from_postgres)?;
+    let (other, others_driver) = connector.connect().await.map_err(OpenError::from_postgres)?;
+    let looks = async {
+        let (first, second) = (backend(&one).await?, backend(&other).await?);
+        let mut pooled = first == second;
+        for _ in 0..LOOKS {
+            pooled |= backend(&one).await? != first || backend(&other).await? != second;
+        }
+        if pooled { Err(OpenError::Pooled) } else { Ok(()) }
+    };
+    timeout(SILENCE, driven(its_driver, driven(others_driver, looks)))
+        .await
+        .map_err(|_| OpenError::from_postgres(Error::Silent))?
+}
+
+/// The process that serves `client` at the moment. Nothing is prepared for it: a pooler may lose that.
+async fn backend(client: &Client) -> Result<Option<String>, OpenError> {
+    let told = client.simple_query("SELECT pg_backend_pid()").await;
+    let told = told.map_err(OpenError::from_postgres)?;
+    Ok(told.iter().find_map(|message| {
+        let SimpleQueryMessage::Row(row) = message else { return None };
+        row.get(0).map(str::to_owned)
+    }))
 }
 
 /// Has a copy into the database refuse to begin for as long as this connection lives: by an advisory lock on the ledger,

@@ -7,7 +7,7 @@
 //! something gets no other one from them.
 
 use std::future::poll_fn;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
@@ -17,12 +17,15 @@ use super::connection::Driver;
 use super::witness::{look, parse, spell};
 use super::{Error, PULSE, Postgres};
 use crate::ledger::OpenError;
+use crate::ledger::faults::chain;
 use crate::ledger::witness::Witness;
 
 /// The channel.
 const CHANNEL: &str = "payoutd";
 /// So many changes, or marks, are told at once: PostgreSQL takes no longer text than 8,000 bytes.
 const WORDS_MAX: usize = 90;
+/// One that was heard for longer has been heard.
+const SILENCE: Duration = Duration::from_secs(10);
 /// Replicas that run answer so soon.
 const ANSWERS: Duration = Duration::from_secs(2);
 /// How often those that run are counted while they are waited for.
@@ -39,10 +42,17 @@ const HEARING: &str = "SELECT count(*) FROM pg_locks
 impl Postgres {
     /// Listens, for as long as it is polled.
     pub(super) async fn hear(&self) {
+        let mut said = false;
         loop {
-            if let Err(error) = self.listen().await {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "cannot hear the other replicas; polling");
+            let began = Instant::now();
+            let ended = self.listen().await;
+            // Once for each silence.
+            said &= began.elapsed() < SILENCE;
+            if let Err(error) = ended
+                && !said
+            {
+                tracing::warn!(error = chain(&error), "cannot hear the other replicas; polling");
+                said = true;
             }
             tokio::time::sleep(PULSE).await;
         }

@@ -14,7 +14,7 @@ use crate::support::{
 };
 
 /// The settings of a ledger, read as the service reads them.
-fn settings(ledger: &[(&str, &str)]) -> Settings {
+pub(super) fn settings(ledger: &[(&str, &str)]) -> Settings {
     let project = [
         ("PROJECT__PID", "7"),
         ("PROJECT__BASE_URL", "http://127.0.0.1:9"),

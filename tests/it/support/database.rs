@@ -53,6 +53,7 @@ impl Database {
     pub(crate) fn shared(&self) -> Shared {
         Shared {
             database: self.config.clone(),
+            password_file: None,
             max_connections: 8,
             tls_ca_file: None,
             witness: None,

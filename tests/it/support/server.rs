@@ -17,17 +17,23 @@ pub(crate) struct Server {
     pub(crate) port: u16,
 }
 
-/// Runs a program as somebody who may run a server.
-fn run(program: impl AsRef<Path>, arguments: &[&str]) {
-    let program = program.as_ref().to_str().expect("utf-8");
+/// A program, to be run by somebody who may run a server.
+pub(crate) fn as_stranger(program: &Path) -> Command {
     let root = std::fs::metadata("/proc/self").expect("a process").uid() == 0;
     let drop = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"];
     let words = if root { &drop[..] } else { &["env"] };
     let mut command = Command::new(words[0]);
-    command.args(&words[1..]).arg(program).args(arguments).current_dir("/");
+    command.args(&words[1..]).arg(program).current_dir("/");
+    command
+}
+
+fn run(program: impl AsRef<Path>, arguments: &[&str]) {
+    let program = program.as_ref();
+    let mut command = as_stranger(program);
+    command.args(arguments);
     // A server that it starts lives on, and holds what it was given.
     let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("ran");
-    assert!(status.success(), "{program} {arguments:?}");
+    assert!(status.success(), "{} {arguments:?}", program.display());
 }
 
 fn bin(name: &str) -> PathBuf {
