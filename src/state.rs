@@ -93,9 +93,12 @@ impl State {
                 Ok(S::Accepted)
             }
             // A second send that was refused says nothing about the first.
-            (S::Sending, E::Reject | E::Unsend) if earlier_doubt => Ok(S::InDoubt),
+            (S::Sending, E::Reject | E::Unsend) | (S::InDoubt, E::Unsend) if earlier_doubt => {
+                Ok(S::InDoubt)
+            }
             (S::Sending, E::Reject) => Ok(S::Rejected),
-            (S::Sending, E::Unsend) => Ok(S::NotSent),
+            // Others may have made a doubt of a send that its owner never made; whether that is so is decided before.
+            (S::Sending | S::InDoubt, E::Unsend) => Ok(S::NotSent),
             (S::Sending, E::Doubt) => Ok(S::InDoubt),
             // A notice may overtake the reply, and what we have closed may exist after all.
             (
@@ -112,7 +115,7 @@ impl State {
                 S::NotSent,
                 E::Reject | E::Unsend | E::Doubt | E::Succeed | E::Fail | E::Deny | E::Void,
             )
-            | (S::InDoubt, E::Reject | E::Unsend | E::Doubt | E::Succeed | E::Fail | E::Deny)
+            | (S::InDoubt, E::Reject | E::Doubt | E::Succeed | E::Fail | E::Deny)
             | (S::Accepted, E::Send | E::Accept | E::Reject | E::Unsend | E::Doubt | E::Void)
             | (
                 S::Rejected | S::Voided,
@@ -230,7 +233,7 @@ mod tests {
         (State::NotSent, ["SENDING", "ACCEPTED", "-", "-", "-", "ACCEPTED", "-", "-", "-", "-"]),
         (
             State::InDoubt,
-            ["SENDING", "ACCEPTED", "-", "-", "-", "ACCEPTED", "-", "-", "-", "VOIDED"],
+            ["SENDING", "ACCEPTED", "-", "NOT_SENT", "-", "ACCEPTED", "-", "-", "-", "VOIDED"],
         ),
         (
             State::Accepted,
@@ -259,8 +262,11 @@ mod tests {
             for event in EVENTS {
                 let plain = state.after(event, false);
                 let doubted = state.after(event, true);
-                let refusal =
-                    state == State::Sending && matches!(event, Event::Reject | Event::Unsend);
+                let refusal = match event {
+                    Event::Reject => state == State::Sending,
+                    Event::Unsend => matches!(state, State::Sending | State::InDoubt),
+                    _ => false,
+                };
                 let expected = if refusal { Ok(State::InDoubt) } else { plain };
                 assert_eq!(doubted, expected, "{state} {event:?}");
             }

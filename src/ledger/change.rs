@@ -77,9 +77,25 @@ impl Change {
         })
     }
 
-    /// The record of the send that began at `send_time` failed, so it was not sent.
+    /// The record of the send that began at `send_time` failed, so it was not sent: whoever began it knows, even where
+    /// others have taken it for lost meanwhile.
     pub(super) fn unsend(send_time: SystemTime) -> Self {
-        Self::ends_send(send_time, Cause::Unsent, Outcome::NotSent(Unsent::LedgerUnavailable))
+        Self::plain(Cause::Unsent, move |before, now| {
+            let lapsed = before.reason == Doubt::LeaseExpired.as_str();
+            let begun = match before.state {
+                State::Sending => before.send_time == send_time,
+                State::InDoubt => before.send_time == send_time && lapsed,
+                State::NotSent
+                | State::Accepted
+                | State::Rejected
+                | State::Voided
+                | State::Succeeded
+                | State::Failed
+                | State::Denied => false,
+            };
+            let unsent = Outcome::NotSent(Unsent::LedgerUnavailable);
+            begun.then(|| before.settled(&unsent, Duration::ZERO, now))
+        })
     }
 
     /// The process that was sending `sent` is gone.
@@ -110,7 +126,7 @@ impl Change {
 
 /// The payout after the send that began at `begun` came to `outcome`.
 ///
-/// Another send may be under way by then. Only that Cregis has the payout is true of both.
+/// Another send may be under way by then, or have become a doubt. Only that Cregis has the payout is true of both.
 fn after_send(
     begun: SystemTime,
     before: &Payout,
@@ -120,6 +136,7 @@ fn after_send(
 ) -> Payout {
     let another = before.state == State::Sending && before.send_time != begun;
     match outcome {
+        Outcome::NotSent(_) if before.state == State::InDoubt => before.clone(),
         Outcome::Rejected(_) | Outcome::NotSent(_) | Outcome::InDoubt(_) if another => {
             before.clone()
         }
@@ -216,5 +233,22 @@ mod tests {
         let unsent = Change::unsend(at(1)).next(&first, false, at(2)).expect("taken back");
         let second = unsent.resent("b", at(3)).expect("allowed");
         assert!(Change::unsend(at(1)).next(&second, false, at(4)).is_none());
+    }
+
+    #[test]
+    fn a_record_that_failed_is_taken_back_although_others_took_its_owner_for_gone() {
+        let first = sent();
+        let lapsed = Change::lapse(&first).next(&first, false, at(61)).expect("a doubt");
+        let unsent = Change::unsend(at(1)).next(&lapsed, false, at(62)).expect("taken back");
+        assert_eq!((unsent.state, unsent.reason.as_str()), (State::NotSent, "LEDGER_UNAVAILABLE"));
+        // No other doubt, and none of another send.
+        let crashed = Change::recover(&first).next(&first, false, at(61)).expect("a doubt");
+        assert!(Change::unsend(at(1)).next(&crashed, false, at(62)).is_none());
+        let second = lapsed.resent("b", at(62)).expect("allowed");
+        let lapsed = Change::lapse(&second).next(&second, false, at(122)).expect("a doubt");
+        assert!(Change::unsend(at(1)).next(&lapsed, false, at(123)).is_none());
+        // What the first one did is still not known.
+        let unsent = Change::unsend(at(62)).next(&lapsed, false, at(123)).expect("taken back");
+        assert_eq!(unsent.state, State::InDoubt);
     }
 }
