@@ -14,6 +14,7 @@ use hyper::{Method, Request, StatusCode, Uri};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::causes::chain;
 use crate::cregis::echo::Echo;
 use crate::engine::Engine;
 use crate::engine::evidence::Message;
@@ -95,7 +96,7 @@ impl Desk {
         match self.engine.take_notice(pid, message).await {
             Ok(()) => (StatusCode::OK, "success", Verdict::Success),
             Err(error) => {
-                tracing::error!(pid, error = &error as &dyn std::error::Error, "notice not kept");
+                tracing::error!(pid, error = chain(&error), "notice not kept");
                 UNAVAILABLE
             }
         }
@@ -115,7 +116,7 @@ impl Desk {
             Ok(false) => (StatusCode::OK, "deny", Verdict::Deny),
             // The decision stays open rather than wrong.
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
+                let error = chain(&error);
                 tracing::error!(pid, error, "verification not answered");
                 UNAVAILABLE
             }

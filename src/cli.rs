@@ -18,6 +18,7 @@ use url::Url;
 
 use crate::app::App;
 use crate::caller::{self, TokenHash};
+use crate::causes::chain;
 use crate::config::{Config, Log, Mistakes, Telemetry};
 use crate::doctor::Verdict;
 use crate::endpoint::Endpoint;
@@ -165,7 +166,7 @@ pub async fn run() -> ExitCode {
             ExitCode::from(64)
         }
         Err(Failure::Other(error)) => {
-            eprintln!("payoutd: {}", doctor::chain(error.as_ref()));
+            eprintln!("payoutd: {}", chain(error.as_ref()));
             ExitCode::FAILURE
         }
         Err(Failure::Silent) => ExitCode::FAILURE,
@@ -180,7 +181,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         tracing::warn!("{warning}");
     }
     if let Err(error) = sealed {
-        tracing::warn!(error = &error as &dyn std::error::Error, "memory may be read or dumped");
+        tracing::warn!(error = chain(&error), "memory may be read or dumped");
     }
     let mut signals = Signals::new()?;
     let app = App::bind(&config).await?;

@@ -22,6 +22,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use url::Url;
 
+use crate::causes::chain;
 use crate::config::Project;
 use crate::order::Order;
 use crate::outcome::{Doubt, Outcome, Unsent};
@@ -360,8 +361,9 @@ fn failed(error: &reqwest::Error) -> Outcome {
     } else {
         Outcome::InDoubt(Doubt::ConnectionLost)
     };
-    // The error's own text names the URL and nothing more; its causes tell what happened.
-    let cause = error.source().map(ToString::to_string).unwrap_or_default();
+    // The error's own text names the URL and nothing more; its causes tell what happened: no such name, refused, not
+    // the certificate.
+    let cause = error.source().map(chain).unwrap_or_default();
     tracing::warn!(?outcome, cause, "send failed");
     outcome
 }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
+use crate::causes::chain;
 use crate::config;
 
 /// The file systems of statfs(2) that do not outlive a machine or a container.
@@ -120,7 +121,7 @@ impl Disk {
                 tracing::warn!(free, min_free, "disk has room: new payouts are taken again")
             }
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
+                let error = chain(&error);
                 tracing::error!(error, "disk cannot be looked at: no new payouts are taken");
             }
         }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::causes::chain;
 use crate::config::{Config, Project, Trust};
 use crate::cregis::reply::{Meaning, SKEW_MAX};
 use crate::cregis::{Cregis, Standing};
@@ -176,16 +177,4 @@ fn access(place: &str, standing: &Standing) -> Finding {
         }
     };
     Finding { place: place.to_owned(), verdict: Verdict::good_if(good), words }
-}
-
-/// An error and its causes on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        words.push_str(": ");
-        words.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    words
 }

@@ -30,6 +30,7 @@ pub mod attention;
 pub mod breaker;
 pub mod callback;
 pub mod caller;
+pub mod causes;
 pub mod cli;
 pub mod coin;
 pub mod config;

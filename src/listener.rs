@@ -24,6 +24,7 @@ use tokio_stream::StreamExt;
 use tokio_util::either::Either;
 use tonic::transport::server::TcpIncoming;
 
+use crate::causes::chain;
 use crate::config;
 use crate::metrics::family::Known;
 use crate::telemetry::lines::Lines;
@@ -132,7 +133,7 @@ impl Listener {
             Err(error) => {
                 self.paused = Some(Instant::now() + PAUSE);
                 if let Some(left_out) = self.failing.admit() {
-                    let error = &error as &dyn std::error::Error;
+                    let error = chain(&error);
                     tracing::warn!(error, left_out, "connections cannot be accepted; trying on");
                 }
                 return;

@@ -23,6 +23,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, fmt};
 
+use crate::causes::chain;
 use crate::config;
 use crate::config::Log;
 
@@ -44,7 +45,7 @@ pub fn init(log: Log, telemetry: &config::Telemetry) -> Traces {
     // Tests start several services in one process; the first one's logs serve all.
     let first = dispatcher::set_global_default(dispatch(log, provider.as_ref())).is_ok();
     if let Some(error) = broken {
-        tracing::error!(error = &*error as &dyn std::error::Error, "traces are off");
+        tracing::error!(error = chain(&*error), "traces are off");
     }
     Traces(provider.filter(|_| first))
 }

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::intake::queue;
 use super::{Project, Refused};
+use crate::causes::chain;
 use crate::coin::Currency;
 use crate::cregis::coins::{Coin, Unanswered};
 use crate::metrics::label::Shed;
@@ -102,7 +103,7 @@ impl Project {
             Ok(Ok(objections)) if objections.is_empty() => Ok(()),
             Ok(Ok(objections)) => Err(Refused::Invalid(objections)),
             Ok(Err(error)) => {
-                tracing::warn!(pid, error = &error as &dyn std::error::Error, "check unanswered");
+                tracing::warn!(pid, error = chain(&error), "check unanswered");
                 Err(match error {
                     Unanswered::Refused(_) => Refused::GatewayRefused,
                     Unanswered::Read(_) | Unanswered::Other(_) => Refused::UpstreamUnavailable,
@@ -153,7 +154,7 @@ pub(super) async fn keep_fresh(pid: i64, project: &Project) {
         let pause = match project.list(FRESH).await {
             Ok(told) => FRESH.saturating_sub(told.at.elapsed()),
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
+                let error = chain(&error);
                 tracing::warn!(pid, error, "list of coins not read");
                 AGAIN
             }

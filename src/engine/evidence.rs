@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::{Engine, Project, Refused};
 use crate::attention::Attention;
+use crate::causes::chain;
 use crate::cregis::Queried;
 use crate::cregis::echo::Echo;
 use crate::ledger::{Cause, Id, Notice, Unavailable};
@@ -111,7 +112,7 @@ impl Engine {
                 Asked::Unanswered
             }
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
+                let error = chain(&error);
                 tracing::warn!(pid = payout.order.key.pid, cid, error, "query unanswered");
                 Asked::Unanswered
             }

@@ -8,6 +8,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::coins::Coins;
 use crate::breaker::Breaker;
+use crate::causes::chain;
 use crate::config;
 use crate::cregis::Cregis;
 use crate::ledger::Resend;
@@ -131,7 +132,7 @@ pub(super) async fn probe_while_open(metrics: &Metrics, pid: i64, project: &Proj
                     tracing::error!(pid, cregis.code = code, "cregis: still refuses us");
                 }
                 Err(error) => {
-                    let error = &error as &dyn std::error::Error;
+                    let error = chain(&error);
                     tracing::error!(pid, error, "cregis: still no answer");
                 }
             }

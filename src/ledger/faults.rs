@@ -4,6 +4,7 @@ use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::causes::chain;
 use crate::metrics::Metrics;
 
 /// How often an outage that goes on is said again.
@@ -152,19 +153,4 @@ impl Seldom {
         *last = Some((Instant::now(), 0));
         Some(times)
     }
-}
-
-/// An error and its causes on one line, none of them twice: some say their cause themselves.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_words = cause.to_string();
-        if !words.contains(&cause_words) {
-            words.push_str(": ");
-            words.push_str(&cause_words);
-        }
-        source = cause.source();
-    }
-    words
 }

@@ -20,6 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::OpenError;
+use crate::causes::chain;
 
 /// The last moment that can be written with four digits for its year, in microseconds since 1970.
 const YEAR_9999: u64 = 253_402_300_799_999_999;
@@ -252,7 +253,7 @@ impl Witness {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
+                let error = chain(&error);
                 tracing::error!(error, "witness cannot be made anew");
             }
         }
@@ -276,7 +277,7 @@ impl Memory {
         if let Err(error) = &written
             && !self.failing
         {
-            let error = error as &dyn std::error::Error;
+            let error = chain(error);
             tracing::error!(error, "witness cannot be written: it falls behind");
         }
         self.failing = written.is_err();

@@ -14,6 +14,7 @@ use super::sqlite::file::Files;
 use super::watchers::Watchers;
 use super::witness::{Mark, Witness};
 use super::{OpenError, Unavailable, sqlite};
+use crate::causes::chain;
 use crate::metrics::Metrics;
 use crate::payout::Payout;
 use crate::state::State;
@@ -235,7 +236,7 @@ impl Writer {
 
     /// Neither writes nor reads what is another ledger by now, or an older one.
     fn contradict(&mut self, error: &OpenError) {
-        let error = error as &dyn std::error::Error;
+        let error = chain(error);
         tracing::error!(error, "ledger was replaced in its file: nothing is written or read");
         self.contradicted.store(true, Ordering::Release);
         self.signals.up.send_replace(false);

@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 use tonic::Code;
 
 use crate::support::{
-    Service, Upstream, Whole, any_port, config, connect, metadata, order, raw_upstream, reason,
-    settled,
+    Binary, Service, Upstream, Whole, any_port, config, connect, metadata, order, raw_upstream,
+    reason, settled, within,
 };
 
 /// A short deadline for what never answers.
@@ -329,5 +329,37 @@ async fn a_request_carries_only_documented_fields_and_no_empty_ones() {
         assert_eq!(body["amount"], "1.1");
         let millis = body["timestamp"].as_i64().expect("an integer");
         assert!(millis > 1_700_000_000_000 && millis < 10_000_000_000_000, "milliseconds");
+    }
+}
+
+/// Each wants another cure.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_says_why_no_connection_to_cregis_came_about() {
+    let closed = tokio::net::TcpSocket::new_v4().expect("a socket");
+    closed.bind(any_port()).expect("a port");
+    let closed = closed.local_addr().expect("an address");
+    // Speaks no TLS.
+    let plain = TcpListener::bind(any_port()).await.expect("a port");
+    let address = plain.local_addr().expect("an address");
+    let mut speaks = JoinSet::new();
+    speaks.spawn(async move {
+        while let Ok((mut stream, _)) = plain.accept().await {
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        }
+    });
+    let upstream = Upstream::start().await;
+    for (url, cause) in [
+        (format!("http://{closed}"), "Connection refused"),
+        ("https://cregis.invalid".to_owned(), "dns error"),
+        (format!("https://{address}"), "received corrupt message"),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings = [("PAYOUTD_PROJECT__BASE_URL", url.as_str())];
+        let binary = Binary::start_with(upstream.address, &folder, &settings).await;
+        let status = within(binary.client().await.create_payout(order("a"))).await;
+        assert_eq!(status.expect_err("not sent").code(), Code::Unavailable);
+        let log = std::fs::read_to_string(&binary.log).expect("a log");
+        let line = log.lines().find(|line| line.contains("\"send failed\"")).expect("a line");
+        assert!(line.contains(cause), "{line}");
     }
 }

@@ -16,8 +16,8 @@ use tokio_postgres::{AsyncMessage, Client};
 use super::connection::Driver;
 use super::witness::{look, parse, spell};
 use super::{Error, PULSE, Postgres};
+use crate::causes::chain;
 use crate::ledger::OpenError;
-use crate::ledger::faults::chain;
 use crate::ledger::witness::Witness;
 
 /// The channel.
@@ -114,7 +114,7 @@ impl Postgres {
             }
             let told = self.ask(async |client| Ok(notify(client, &said).await?)).await;
             if let Err(error) = told {
-                let error = &error as &dyn std::error::Error;
+                let error = chain(&error);
                 tracing::debug!(error, "the other replicas were not told");
             }
         }

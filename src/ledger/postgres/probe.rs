@@ -3,7 +3,7 @@
 use deadpool_postgres::Client;
 
 use super::{ANSWER, Error, Postgres};
-use crate::ledger::faults::chain;
+use crate::causes::chain;
 
 /// A payout and its event, each too long for the room that is left in any page, so that new ones are needed. The texts
 /// are random, since others would be compressed.

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use crate::causes::chain;
 use crate::ledger::OpenError;
 
 /// Keeps every other process away from a ledger's file for as long as it lives.
@@ -137,7 +138,7 @@ impl Files {
                 }
             }
             Err(error) if changed => {
-                let error = &error as &dyn std::error::Error;
+                let error = chain(&error);
                 tracing::error!(error, "ledger files moved: nothing is written or read");
             }
             Err(_) => {}

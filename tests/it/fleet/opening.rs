@@ -1,7 +1,7 @@
 //! What a database must be before money is entrusted to it: durable, encrypted, and ours.
 
+use payoutd::causes::chain;
 use payoutd::config::{Config, Ledger as Settings};
-use payoutd::doctor::chain;
 use payoutd::ledger::{Id, Ledger, OpenError};
 use payoutd::metrics::Metrics;
 use payoutd::pb::{self, PayoutState};

@@ -236,7 +236,7 @@ async fn an_empty_ledger_in_the_place_of_a_removed_one_is_refused() {
     let Whole { upstream, service, .. } = whole;
     let config = service.stop().await;
     let error = payoutd::app::App::bind(&config).await.expect_err("refused");
-    let words = payoutd::doctor::chain(&error);
+    let words = payoutd::causes::chain(&error);
     assert!(words.contains("this is not the ledger that its witness knows"), "{words}");
     assert_eq!(upstream.book.posts().len(), 1);
 }
@@ -326,7 +326,7 @@ async fn an_older_copy_that_is_written_over_the_open_file_is_found_and_refused_f
         }
         let config = whole.service.stop().await;
         let error = payoutd::app::App::bind(&config).await.expect_err("refused");
-        let words = payoutd::doctor::chain(&error);
+        let words = payoutd::causes::chain(&error);
         assert!(words.contains("has lost what was acknowledged"), "{words}");
     }
 }
