@@ -114,13 +114,11 @@ async fn ledger(config: &Config) -> Vec<Finding> {
             };
             let mut findings = vec![first];
             let served = config.projects.iter().map(|project| project.pid).collect();
-            match ledger.stock().await {
-                Ok(stock) => {
-                    findings.extend(stock.not_followed(&served).into_iter().map(|words| {
-                        let place = "ledger".to_owned();
-                        Finding { place, verdict: Verdict::Warning, words }
-                    }))
-                }
+            match ledger.warnings(&served).await {
+                Ok(warnings) => findings.extend(warnings.into_iter().map(|words| {
+                    let place = "ledger".to_owned();
+                    Finding { place, verdict: Verdict::Warning, words }
+                })),
                 Err(error) => findings.push(finding(false, chain(&error))),
             }
             findings

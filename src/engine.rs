@@ -110,7 +110,7 @@ impl Engine {
         }
         self.end_lost_sends().await?;
         let served = self.projects.keys().copied().collect();
-        for warning in self.ledger.stock().await?.not_followed(&served) {
+        for warning in self.ledger.warnings(&served).await? {
             tracing::warn!("{warning}");
         }
         Ok(())

@@ -21,6 +21,7 @@ mod watchers;
 mod witness;
 mod writer;
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -223,6 +224,26 @@ impl Ledger {
                 aside(shared.unsend(&key, send_time, over)).await
             }
         }
+    }
+
+    /// What is to be said of a ledger that serves: the projects with open payouts that are not among those `served`, and
+    /// a server that has fewer connections than this process may want.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub async fn warnings(&self, served: &HashSet<i64>) -> Result<Vec<String>, Unavailable> {
+        let mut warnings = self.stock().await?.not_followed(served);
+        if let Store::Shared(shared) = &self.0.store {
+            let wanted = shared.connections_wanted();
+            warnings.extend(shared.too_few(wanted).await?.map(|room| {
+                format!(
+                    "this process may want {wanted} connections (ledger.max_connections and two), and PostgreSQL has {room} \
+                     for its role, other replicas included: raise its max_connections, or the limit of the role or \
+                     the database, or lower ledger.max_connections"
+                )
+            }));
+        }
+        Ok(warnings)
     }
 
     /// Tries what a payout needs of a shared ledger, a new row and a commit, in bounded time.

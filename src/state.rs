@@ -262,11 +262,11 @@ mod tests {
             for event in EVENTS {
                 let plain = state.after(event, false);
                 let doubted = state.after(event, true);
-                let refusal = match event {
-                    Event::Reject => state == State::Sending,
-                    Event::Unsend => matches!(state, State::Sending | State::InDoubt),
-                    _ => false,
-                };
+                let refusal = matches!(
+                    (state, event),
+                    (State::Sending, Event::Reject | Event::Unsend)
+                        | (State::InDoubt, Event::Unsend)
+                );
                 let expected = if refusal { Ok(State::InDoubt) } else { plain };
                 assert_eq!(doubted, expected, "{state} {event:?}");
             }

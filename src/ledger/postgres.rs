@@ -62,6 +62,8 @@ pub(super) struct Postgres {
     connector: Connector,
     /// Names this process in the rows that it sends.
     owner: String,
+    /// `max_connections`, and two.
+    wanted: i64,
     /// How long a send may take, from its record on.
     lease: Duration,
     clock: Clock,
@@ -223,6 +225,7 @@ impl Postgres {
             connections,
             connector,
             owner: hex::encode(name),
+            wanted: i64::try_from(max).unwrap_or(i64::MAX).saturating_add(2),
             lease: settings.lease,
             clock: Clock::new(),
             claims: Claims::default(),
@@ -244,6 +247,11 @@ impl Postgres {
 
     pub(super) fn now(&self) -> SystemTime {
         self.clock.now()
+    }
+
+    /// How many connections this process may have at the server.
+    pub(super) fn connections_wanted(&self) -> i64 {
+        self.wanted
     }
 
     pub(super) fn identity(&self) -> &str {

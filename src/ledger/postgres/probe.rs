@@ -4,6 +4,7 @@ use deadpool_postgres::Client;
 
 use super::{ANSWER, Error, Postgres};
 use crate::causes::chain;
+use crate::ledger::Unavailable;
 
 /// A payout and its event, each too long for the room that is left in any page, so that new ones are needed. The texts
 /// are random, since others would be compressed.
@@ -36,6 +37,13 @@ pub(super) async fn commit(client: &mut Client) -> Result<(), Error> {
     Ok(())
 }
 
+/// The least of the server's, the database's and the role's bounds; -1 stands for none.
+const ROOM: &str = "SELECT least(
+         current_setting('max_connections')::bigint
+             - current_setting('superuser_reserved_connections')::bigint,
+         (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database()),
+         (SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user))";
+
 impl Postgres {
     /// Tries what a payout needs, and says what of it does not come back in time, or fails.
     pub(in crate::ledger) async fn try_out(&self) -> Result<(), String> {
@@ -43,6 +51,18 @@ impl Postgres {
         inserted.map_err(|error| why("an insert", &error))?;
         let committed = self.ask(async |client| commit(client).await).await;
         committed.map_err(|error| why("a commit", &error))
+    }
+}
+
+impl Postgres {
+    /// How many connections the server has for this role, where those are fewer than this process may want.
+    pub(in crate::ledger) async fn too_few(&self, wanted: i64) -> Result<Option<i64>, Unavailable> {
+        let room = self.ask(async |client| {
+            let row = client.query_one(ROOM, &[]).await?;
+            Ok(row.try_get::<_, i64>(0)?)
+        });
+        let room = room.await.map_err(|error| self.failed(error))?;
+        Ok((room < wanted).then_some(room))
     }
 }
 

@@ -6,6 +6,7 @@ use payoutd::caller::Role;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
+use super::opening::said;
 use super::standby::over;
 use crate::meters::Page;
 use crate::support::authority::{Authority, private};
@@ -22,7 +23,13 @@ async fn connections_that_cannot_be_made_are_no_outage_while_others_work() {
     // One to listen, and three of the eight that are wanted.
     let role = "CREATE ROLE few LOGIN CONNECTION LIMIT 4; CREATE SCHEMA few AUTHORIZATION few";
     shell.batch_execute(role).await.expect("a role");
-    let service = Service::start(over(&upstream, &server.url("few", ""), 8, 60)).await;
+    let url = server.url("few", "");
+    let settings = [("LEDGER__URL", url.as_str()), ("LEDGER__MAX_CONNECTIONS", "8")];
+    let (code, text) = said("check", &upstream, &settings).await;
+    assert_eq!(code, Some(0), "{text}");
+    let warning = "this process may want 10 connections (ledger.max_connections and two), and PostgreSQL has 4";
+    assert!(text.contains(&format!("WARN  {:<28} {warning}", "ledger")), "{text}");
+    let service = Service::start(over(&upstream, &url, 8, 60)).await;
     let client = service.client().await;
     for round in 0..6 {
         let mut asked = JoinSet::new();
