@@ -48,7 +48,8 @@ const FILL: &str = "
     SELECT sha256(i::text::bytea), 1, 'id-' || i, i, '', i, CASE WHEN i % 1000 > 0 THEN i END,
         CASE WHEN i % 200 = 1 THEN i END, 0
     FROM generate_series(1, 100000) AS row (i);
-    ANALYZE payout, event, notice;";
+    INSERT INTO mark (time) SELECT i FROM generate_series(1, 10000) AS row (i);
+    ANALYZE payout, event, mark, notice;";
 
 /// The server's log, read as it grows.
 struct Log {
@@ -139,7 +140,9 @@ async fn a_payout_is_recorded_and_changed_by_index_among_100_000() {
         let Begun::Send(payout) = begun else { panic!("{begun:?}") };
         sent.push(payout);
     }
-    log.shows("begin", &["intake_latest", "payout_by_id", "spend_pkey"]);
+    // With a look for what was acknowledged last.
+    let begin = ["event_seq_key", "intake_latest", "mark_pkey", "payout_by_id", "spend_pkey"];
+    log.shows("begin", &begin);
     for (payout, cid) in sent.into_iter().zip(1_000_000..) {
         let settled = ledger.settle(payout, Outcome::Accepted(cid), Duration::ZERO).await;
         assert_eq!(settled.expect("settled").state, State::Accepted);
@@ -149,7 +152,7 @@ async fn a_payout_is_recorded_and_changed_by_index_among_100_000() {
         let known = ledger.begin(order(format!("id-{row}")), Arc::clone(&terms), Resend::Never);
         assert!(matches!(known.await, Ok(Begun::Known(_))));
     }
-    log.shows("begin of what is known", &["intake_latest", "payout_by_id", "spend_pkey"]);
+    log.shows("begin of what is known", &begin);
     for row in ROWS - TIMES..ROWS {
         let key = Key { pid: 1, third_party_id: format!("id-{row}") };
         assert!(ledger.approve(key, row).await.expect("asked"));
