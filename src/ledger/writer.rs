@@ -27,8 +27,6 @@ const GATHER_EACH: Duration = Duration::from_micros(80);
 const GATHER_MAX: Duration = Duration::from_millis(4);
 /// How often a ledger that failed is tried again.
 const REOPEN_EVERY: Duration = Duration::from_millis(500);
-/// So long after an operation has spoilt a batch each one is done in a savepoint of its own: what spoilt it may come again.
-const APART: Duration = Duration::from_secs(60);
 /// How often the ledger's files are looked at while nothing is written.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -70,38 +68,19 @@ impl Batch<'_> {
         self.changed.push((payout.row, payout.revision));
     }
 
-    /// Does `operation`; where it fails by itself, nothing of it is left. `apart`: in a savepoint of its own, which costs
-    /// each operation some microseconds; else the batch is given up where it had written something.
-    fn alone(
-        &mut self,
-        operation: Write,
-        apart: bool,
-    ) -> Result<Result<Answer, sqlite::Error>, Failed> {
+    /// Does `operation`; where it fails, nothing of it is left.
+    fn alone(&mut self, operation: Write) -> Result<Answer, sqlite::Error> {
         let before = (self.changed.len(), self.entered.len(), self.aloft);
-        let written = self.db.total_changes();
-        if apart {
-            self.db.prepare_cached("SAVEPOINT operation")?.execute([])?;
-        }
+        self.db.prepare_cached("SAVEPOINT operation")?.execute([])?;
         let done = operation(self);
-        if let Err(error) = done {
-            if !sqlite::is_own(&error) {
-                return Err(Failed::File(error));
-            }
-            if apart {
-                self.db.prepare_cached("ROLLBACK TO operation")?.execute([])?;
-                self.db.prepare_cached("RELEASE operation")?.execute([])?;
-            } else if self.db.total_changes() != written {
-                return Err(Failed::Operation(error));
-            }
+        if done.is_err() {
             self.changed.truncate(before.0);
             self.entered.truncate(before.1);
             self.aloft = before.2;
-            return Ok(Err(error));
+            self.db.prepare_cached("ROLLBACK TO operation")?.execute([])?;
         }
-        if apart {
-            self.db.prepare_cached("RELEASE operation")?.execute([])?;
-        }
-        Ok(done)
+        self.db.prepare_cached("RELEASE operation")?.execute([])?;
+        done
     }
 
     /// Notes that a send begins.
@@ -162,8 +141,6 @@ pub(super) struct Writer {
     contradicted: Arc<AtomicBool>,
     /// None after a failure, until the file could be opened again.
     db: Option<Connection>,
-    /// When an operation last had its whole batch given up.
-    spoilt: Option<Instant>,
     /// When opening was last tried.
     opened: Instant,
     queue: mpsc::Receiver<Write>,
@@ -186,7 +163,6 @@ impl Writer {
             files,
             contradicted,
             db: Some(db),
-            spoilt: None,
             opened: Instant::now(),
             queue,
             signals,
@@ -297,34 +273,23 @@ impl Writer {
         }
     }
 
-    /// Says why a batch was not committed, and has the ledger opened anew where that is the file's fault.
-    fn fail(&mut self, failed: &Failed) -> Unavailable {
-        match failed {
-            Failed::Operation(error) => {
-                self.spoilt = Some(Instant::now());
-                self.signals.faults.refused(error);
-            }
-            Failed::File(error) => {
-                if matches!(error, sqlite::Error::StatementChangedRows(_)) {
-                    self.contradicted.store(true, Ordering::Release);
-                }
-                self.signals.faults.failed(error);
-                self.db = None;
-                self.signals.up.send_replace(false);
-            }
-        }
-        Unavailable
-    }
-
     /// Does everything in `batch` in one transaction; answers only after the commit.
     fn commit(&mut self, batch: &mut Vec<Write>) {
         let mut answers = Vec::with_capacity(batch.len());
         let (aloft, start) = (self.aloft, Instant::now());
         let in_place = self.files.in_place().load(Ordering::Acquire);
-        let apart = self.spoilt.is_some_and(|at| at.elapsed() < APART);
         let committed = match &mut self.db {
-            Some(db) if in_place => write(db, batch, &mut answers, (aloft, apart), &self.signals)
-                .map_err(|failed| self.fail(&failed)),
+            Some(db) if in_place => {
+                write(db, batch, &mut answers, aloft, &self.signals).map_err(|error| {
+                    if matches!(error, sqlite::Error::StatementChangedRows(_)) {
+                        self.contradicted.store(true, Ordering::Release);
+                    }
+                    self.signals.faults.failed(&error);
+                    self.db = None;
+                    self.signals.up.send_replace(false);
+                    Unavailable
+                })
+            }
             Some(_) | None => Err(Unavailable),
         };
         // A commit to a file that is not at its path is gone with this process, so nobody may rely upon it.
@@ -350,20 +315,6 @@ impl Writer {
         };
         // Without a runtime there is nobody left to be told.
         let _ = self.signals.committed.send(Told { answers, changed, committed });
-    }
-}
-
-/// Why a batch was not committed.
-enum Failed {
-    /// The file could not be written, or is not what it was.
-    File(sqlite::Error),
-    /// One operation failed by itself, after it had written something.
-    Operation(sqlite::Error),
-}
-
-impl From<sqlite::Error> for Failed {
-    fn from(error: sqlite::Error) -> Self {
-        Self::File(error)
     }
 }
 
@@ -397,21 +348,21 @@ fn write(
     db: &mut Connection,
     batch: &mut Vec<Write>,
     answers: &mut Vec<Answer>,
-    (aloft, apart): (u32, bool),
+    aloft: u32,
     signals: &Signals,
-) -> Result<Done, Failed> {
+) -> Result<Done, sqlite::Error> {
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let done = {
         let now = sqlite::now();
         let mut hand = Batch { db: &tx, now, changed: vec![], entered: vec![], aloft };
         for operation in batch.drain(..) {
             // Whoever fails here is told so at once, by the loss of the reply.
-            match hand.alone(operation, apart)? {
-                Ok(answer) => answers.push(answer),
-                Err(error) => match sqlite::damage(&error) {
+            match hand.alone(operation) {
+                Err(error) if sqlite::is_own(&error) => match sqlite::damage(&error) {
                     Some(damage) => signals.faults.damaged(damage),
                     None => signals.faults.refused(&error),
                 },
+                done => answers.push(done?),
             }
         }
         let mark = sqlite::count(&tx, &signals.witness, now)?;
@@ -444,54 +395,5 @@ mod tests {
         db.execute("UPDATE ledger SET commits = 9, identity = 'x'", []).expect("another one");
         let error = open_again(&path, &witness).expect_err("another");
         assert!(matches!(error, OpenError::OtherLedger { .. }));
-    }
-
-    /// What fails before it has written costs nobody anything; after that it needs a savepoint.
-    #[test]
-    fn of_an_operation_that_fails_nothing_is_left_and_the_others_of_its_batch_stand() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("ledger");
-        let _lock = sqlite::file::Lock::claim(&path).expect("free");
-        let mut db = sqlite::open_writer(&path).expect("opened");
-        let witness = Witness::open(None, &sqlite::standing(&db).expect("read").ledger);
-        let metrics = Metrics::new([]);
-        let signals = Signals {
-            committed: tokio_mpsc::unbounded_channel().0,
-            up: watch::Sender::new(true),
-            faults: Faults::new(&metrics),
-            metrics,
-            witness: witness.expect("no file is needed"),
-        };
-        let writes = |pid: i64, fails: bool| -> Write {
-            Box::new(move |batch| {
-                let insert = "INSERT INTO intake (pid, paused, note, time) VALUES (?1, 0, '', 0)";
-                batch.db.execute(insert, [pid])?;
-                let answer: Answer = Box::new(|_| {});
-                if fails { Err(sqlite::Error::QueryReturnedNoRows) } else { Ok(answer) }
-            })
-        };
-        let fails = || -> Write { Box::new(|_| Err(sqlite::Error::QueryReturnedNoRows)) };
-        for (middle, apart, stand) in [
-            (fails(), false, true),
-            (writes(7, true), false, false),
-            (fails(), true, true),
-            (writes(7, true), true, true),
-        ] {
-            db.execute("DELETE FROM intake", []).expect("emptied");
-            let (mut batch, mut answers) =
-                (vec![writes(1, false), middle, writes(2, false)], vec![]);
-            let done = write(&mut db, &mut batch, &mut answers, (0, apart), &signals);
-            let kept = db
-                .prepare("SELECT pid FROM intake ORDER BY pid")
-                .and_then(|mut select| select.query_map([], |row| row.get(0))?.collect())
-                .unwrap_or_else(|error| panic!("{error}"));
-            let kept: Vec<i64> = kept;
-            match done {
-                Ok(done) => signals.witness.saw(done.mark),
-                Err(failed) => assert!(matches!(failed, Failed::Operation(_))),
-            }
-            let expected: &[i64] = if stand { &[1, 2] } else { &[] };
-            assert_eq!(kept, expected, "apart: {apart}");
-        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use rusqlite::{Connection, params};
 
 use super::read::{find, sending};
-use super::spend::{Postings, judge};
+use super::spend::{account, judge};
 use super::{Error, damage, micros};
 use crate::ledger::change::Change;
 use crate::ledger::faults::Faults;
@@ -67,7 +67,6 @@ fn insert(
     now: SystemTime,
 ) -> Result<Option<Payout>, Error> {
     let first = Payout::first(Arc::clone(order), caller, now);
-    let postings = Postings::of(db, None, &first)?;
     let mut insert = db.prepare_cached(
         "INSERT INTO payout (pid, third_party_id, currency, address, amount, remark, memo,
              callback_url, create_time, revision, update_time, state, reason, refusal_msg, txid,
@@ -91,10 +90,9 @@ fn insert(
     if inserted == 0 {
         return Ok(None);
     }
-    let row = db.last_insert_rowid();
-    postings.write(db)?;
-    let payout = Payout { row, ..first };
+    let payout = Payout { row: db.last_insert_rowid(), ..first };
     append_event(db, &payout, &Cause::Recorded)?;
+    account(db, None, &payout)?;
     Ok(Some(payout))
 }
 
@@ -183,7 +181,6 @@ fn store(db: &Connection, before: &Payout, next: &Payout, cause: &Cause) -> Resu
     if next.revision == before.revision {
         return Ok(true);
     }
-    let postings = Postings::of(db, Some(before), next)?;
     let mut update = db.prepare_cached(
         "UPDATE payout SET revision = ?3, update_time = ?4, state = ?5, reason = ?6,
              refusal_msg = ?7, cid = ?8, cregis_status = ?9, txid = ?10, block_height = ?11,
@@ -215,7 +212,7 @@ fn store(db: &Connection, before: &Payout, next: &Payout, cause: &Cause) -> Resu
     ])?;
     if updated == 1 {
         append_event(db, next, cause)?;
-        postings.write(db)?;
+        account(db, Some(before), next)?;
     }
     Ok(updated == 1)
 }

@@ -51,34 +51,24 @@ impl<'a> Account<'a> {
     }
 }
 
-/// What a change of a payout adds to the totals, read before anything is written: a damaged one then fails the change
-/// with nothing of it done.
-pub(super) struct Postings<'a>(Vec<(Account<'a>, Total)>);
-
-impl<'a> Postings<'a> {
-    /// Those of a payout that becomes `next`; `before` is what it was, None where it is new.
-    pub(super) fn of(
-        db: &Connection,
-        before: Option<&'a Payout>,
-        next: &'a Payout,
-    ) -> Result<Self, Error> {
-        let (was, is) = (before.and_then(Account::of), Account::of(next));
-        let mut postings = Vec::new();
-        if was != is {
-            let amount = &next.order.amount;
-            for (account, less) in [(was, true), (is, false)] {
-                let Some(account) = account else { continue };
-                let total = account.total(db)?;
-                let total = if less { total.minus(amount) } else { total.plus(amount) };
-                postings.push((account, total));
-            }
-        }
-        Ok(Self(postings))
+/// Counts a payout that has become `next`; `before` is what it was, None where it is new.
+pub(super) fn account(
+    db: &Connection,
+    before: Option<&Payout>,
+    next: &Payout,
+) -> Result<(), Error> {
+    let (was, is) = (before.and_then(Account::of), Account::of(next));
+    if was == is {
+        return Ok(());
     }
-
-    pub(super) fn write(self, db: &Connection) -> Result<(), Error> {
-        self.0.into_iter().try_for_each(|(account, total)| account.set(db, &total))
+    let amount = &next.order.amount;
+    if let Some(was) = was {
+        was.set(db, &was.total(db)?.minus(amount))?;
     }
+    if let Some(is) = is {
+        is.set(db, &is.total(db)?.plus(amount))?;
+    }
+    Ok(())
 }
 
 /// The rule that speaks against sending `order` now; `known` is what it already stands for.
