@@ -17,7 +17,8 @@ use crate::listener::http1::{self, Answer, Limits, plain};
 use crate::metrics::Format;
 
 /// Counting the ledger may take some seconds.
-const LIMITS: Limits = Limits { connections: 64, part: 16, patience: Duration::from_secs(10) };
+const LIMITS: Limits =
+    Limits { connections: 64, part: 16, burst: Duration::ZERO, patience: Duration::from_secs(10) };
 
 /// Serves the pages until `stop`. `/livez` depends on nothing, so that no outage elsewhere restarts us;
 /// `/readyz` follows the gRPC health of `""`.

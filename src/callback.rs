@@ -20,12 +20,14 @@ use crate::engine::Engine;
 use crate::engine::evidence::Message;
 use crate::json::Json;
 use crate::listener::http1::{self, Answer, Limits, plain};
+use crate::listener::waiting::PATIENCE;
 use crate::metrics::label::{Letter, Verdict};
 use crate::sign;
 use crate::telemetry::lines::Lines;
 
 /// A whole request takes no longer, its answer included.
-const LIMITS: Limits = Limits { connections: 256, part: 8, patience: Duration::from_secs(5) };
+const LIMITS: Limits =
+    Limits { connections: 256, part: 8, burst: PATIENCE, patience: Duration::from_secs(5) };
 /// Refused messages are logged so seldom; a metric counts them all.
 const HUSH: Duration = Duration::from_secs(60);
 

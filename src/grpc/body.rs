@@ -15,7 +15,7 @@ use tonic::body::Body;
 
 use super::status;
 use crate::engine::Refused;
-use crate::listener::waiting::{Awaited, Waiting};
+use crate::listener::waiting::{Awaited, PATIENCE, Waiting};
 
 /// A request's body is whole by then, or it is refused.
 const WHOLE: Duration = Duration::from_secs(10);
@@ -26,7 +26,7 @@ const WAITING_EACH: usize = 128;
 
 /// The list of request bodies that are waited for.
 pub(super) fn waiting(proxies: Vec<IpNet>) -> Arc<Waiting> {
-    Waiting::new(WAITING, WAITING_EACH, proxies)
+    Waiting::new(WAITING, WAITING_EACH, PATIENCE, proxies)
 }
 
 /// A request's body; one that has come with its headers costs nothing more.
@@ -34,11 +34,11 @@ pub(super) struct Whole {
     body: Body,
     waiting: Arc<Waiting>,
     address: IpAddr,
-    place: Option<Patience>,
+    place: Option<Place>,
 }
 
 /// How long it is waited for, its place, and when that is another's.
-type Patience = (Pin<Box<Sleep>>, Awaited, Pin<Box<WaitForCancellationFutureOwned>>);
+type Place = (Pin<Box<Sleep>>, Awaited, Pin<Box<WaitForCancellationFutureOwned>>);
 
 impl Whole {
     pub(super) fn new(body: Body, waiting: Arc<Waiting>, address: IpAddr) -> Self {

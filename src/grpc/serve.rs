@@ -27,11 +27,11 @@ use tonic::codegen::http::{Request, Response};
 
 use super::{HEADERS_MAX, STREAMS_MAX};
 use crate::listener::Connection;
-use crate::listener::waiting::Waiting;
+use crate::listener::waiting::{PATIENCE, Waiting};
 
 /// An answer that has not moved for so long is given up, and its stream reset.
 const STILL: Duration = Duration::from_secs(30);
-/// Answers that may stand still at once, and those to one address; then the oldest is given up at once.
+/// Answers that may stand still at once, and those to one address; then the oldest is given up.
 const STILL_MAX: usize = 2048;
 const STILL_MAX_EACH: usize = 1024;
 /// The most that leaves an answer at once, and so may lie in the connection unwatched.
@@ -52,7 +52,7 @@ pub(super) async fn serve<S, B>(
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<tonic::codegen::StdError>,
 {
-    let still = Waiting::new(STILL_MAX, STILL_MAX_EACH, proxies);
+    let still = Waiting::new(STILL_MAX, STILL_MAX_EACH, PATIENCE, proxies);
     let mut open = JoinSet::new();
     {
         // Dropped, and the socket with it, before the last calls are waited for.

@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -25,17 +25,21 @@ use super::{PAUSE, within_descriptors};
 
 /// A request's head is read by then.
 const HEAD: Duration = Duration::from_secs(5);
+/// How often silent connections are looked at while all places are taken.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Bytes of a head, and of a body.
 const BYTES_MAX: usize = 16 * 1024;
 
 /// What a port bears.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Connections at once. Three quarters of them may be silent, and one address may have half of those; then the oldest
-    /// silent one gives way.
+    /// Connections at once. Three quarters of them may be silent for long, and one address may have half of those; then the
+    /// oldest silent one gives way.
     pub(crate) connections: usize,
     /// They take at most this part of the process's descriptors: the how-manieth.
     pub(crate) part: u64,
+    /// For how long a silent connection gives way to none: where every request counts, and they may come in bursts.
+    pub(crate) burst: Duration,
     /// From the first byte of a request to the last of its answer.
     pub(crate) patience: Duration,
 }
@@ -63,11 +67,11 @@ pub(crate) async fn serve<F>(
 {
     let most = within_descriptors(limits.connections, limits.part).max(4);
     let places = Arc::new(Semaphore::new(most));
-    let waiting = Waiting::new(most * 3 / 4, most * 3 / 8, vec![]);
+    let waiting = Waiting::new(most * 3 / 4, most * 3 / 8, limits.burst, vec![]);
     let mut connections = JoinSet::new();
     loop {
-        let place = Arc::clone(&places).acquire_owned();
-        let accepted = async { (place.await, socket.accept().await) };
+        // Before the connection is taken: what comes in a burst waits in the kernel's queue.
+        let accepted = async { (place(&places, &waiting).await, socket.accept().await) };
         let (Ok(place), Ok((stream, address))) = (tokio::select! {
             accepted = accepted => accepted,
             _ = connections.join_next(), if !connections.is_empty() => continue,
@@ -93,6 +97,20 @@ pub(crate) async fn serve<F>(
     }
     drop(socket);
     while connections.join_next().await.is_some() {}
+}
+
+/// A place for one more connection; where all are taken, what has been silent for long gives way.
+async fn place(
+    places: &Arc<Semaphore>,
+    waiting: &Waiting,
+) -> Result<OwnedSemaphorePermit, AcquireError> {
+    loop {
+        let place = Arc::clone(places).acquire_owned();
+        match timeout(LOOK_EVERY, place).await {
+            Ok(place) => return place,
+            Err(_) => waiting.make_room(),
+        }
+    }
 }
 
 /// One connection, which gives way until its request is whole.

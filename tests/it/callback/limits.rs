@@ -1,5 +1,6 @@
 //! A port that is open to the internet: slow, many and stubborn senders cost little.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use payoutd::pb::PayoutState;
@@ -90,6 +91,20 @@ async fn stalled_senders_give_way_to_a_genuine_message_and_callers_do_not_notice
     whole.create(order("b")).await.expect("callers are served");
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     until(&whole, "a", PayoutState::Succeeded).await;
+}
+
+/// As after an outage; a notice comes once or never.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_thousand_genuine_notices_at_once_none_is_lost() {
+    let whole = Arc::new(Whole::start().await);
+    let cid = accepted(&whole, "a").await;
+    let mut told = JoinSet::new();
+    for number in 0..1_000 {
+        let whole = Arc::clone(&whole);
+        told.spawn(async move { tell(&whole, notice(&format!("n-{number}"), cid, 1)).await });
+    }
+    assert!(told.join_all().await.into_iter().all(|answer| answer == success()));
+    assert_eq!(count(&whole.shell(), "notice"), 1_000);
 }
 
 #[tokio::test(flavor = "multi_thread")]
